@@ -1,0 +1,60 @@
+// Package packet is the currency of uvs: one IP packet as a view over bytes,
+// and the only code that reads or changes a header field.
+//
+// A [Packet] is parsed once ([Packet.Parse]), which fills its [Tuple]; the
+// balancer finds the flow of the tuple and applies the flow's [Rewrite]; what
+// became of the packet is a [Verdict] with a [Reason]. Checksums are true
+// after every change, whether they are complete or, in a super-packet that
+// came with a virtio-net header ([VNet]), still to be completed by the
+// hardware.
+//
+// IPv4 and IPv6 differ in this package only. It is a leaf: it knows no
+// service, no device and no clock.
+package packet
+
+// Headroom is the room, in bytes, that must stay free in front of a packet
+// read from outside: an outer IPv6 header (40) with UDP and GUE (12), the
+// growth of an IPv4 header that becomes IPv6 with a fragment header (28), an
+// Ethernet header with a VLAN tag (18) and a virtio-net header (12), rounded
+// up to whole cache lines.
+const Headroom = 128
+
+// MaxSize is the largest packet, in bytes, that is read from outside: the
+// IPv4 total length and the IPv6 payload length plus header end here.
+const MaxSize = 65535 + 40
+
+// A Packet is one IP packet in a buffer that its reader owns.
+//
+// The bytes are valid until Handle returns; whoever keeps them clones them.
+// A Packet is reused for the next packet by Reset, so it holds no state that
+// outlives one.
+type Packet struct {
+	buf        []byte // the whole buffer; the packet is buf[start:end]
+	start, end int
+
+	// VNet is what the virtio-net header said about segmentation and
+	// checksums; its zero value is a plain packet with complete checksums.
+	VNet VNet
+
+	// Tuple is filled by Parse. For an ICMP error it is the tuple of a packet
+	// that travels the same way as the error does, that is the embedded
+	// packet's tuple reversed, so errors find their flow as any packet does.
+	// The ports of a later fragment are zero until the fragment table of
+	// package stack sets them from the first one.
+	Tuple Tuple
+
+	// NextHop, set by Rewrite.Apply, is the neighbour that gets the packet
+	// whatever its destination says (direct routing). Family 0: the packet is
+	// routed by its destination.
+	NextHop Endpoint
+
+	// Encap, set by Rewrite.Apply, is an encapsulation still to be done: a
+	// super-packet is split first, one outer packet per segment. Kind NoEncap:
+	// nothing is pending.
+	Encap Encap
+
+	l4     int      // offset of the transport header from start; of the payload in a later fragment
+	frag   Fragment // zero unless the packet is a fragment
+	icmp   embedded // zero unless the packet is an ICMP error with a usable embedded packet
+	parsed bool
+}
