@@ -36,7 +36,8 @@ type Packet struct {
 	// checksums; its zero value is a plain packet with complete checksums.
 	VNet VNet
 
-	// Tuple is filled by Parse. For an ICMP error it is the tuple of a packet
+	// Tuple is filled by Parse and says what the packet was when it came;
+	// Apply does not change it. For an ICMP error it is the tuple of a packet
 	// that travels the same way as the error does, that is the embedded
 	// packet's tuple reversed, so errors find their flow as any packet does.
 	// The ports of a later fragment are zero until the fragment table of
@@ -53,8 +54,54 @@ type Packet struct {
 	// nothing is pending.
 	Encap Encap
 
-	l4     int      // offset of the transport header from start; of the payload in a later fragment
+	// What Parse found. Everything but frag means nothing before it.
+	l4     int      // offset from start of what follows the IP headers
+	inner  embedded // where the embedded packet lies, if isErr
 	frag   Fragment // zero unless the packet is a fragment
-	icmp   embedded // zero unless the packet is an ICMP error with a usable embedded packet
-	parsed bool
+	family uint8    // of the IP header
+	proto  uint8    // of what follows the IP headers; Tuple.Proto may be an embedded packet's
+	isErr  bool     // an ICMP error with a usable embedded packet
+	routed bool     // an IPv6 routing header has segments left
+}
+
+// Reset makes p the packet buf[start:end], not yet parsed.
+func (p *Packet) Reset(buf []byte, start, end int) {
+	p.buf, p.start, p.end = buf, start, end
+	p.VNet = VNet{}
+	p.NextHop.Family = 0
+	p.Encap.Kind = NoEncap
+	p.frag = Fragment{}
+	p.isErr = false
+}
+
+// Bytes is the packet, from its IP header on.
+func (p *Packet) Bytes() []byte { return p.buf[p.start:p.end] }
+
+// Buffer gives the backing array and where the packet lies in it, so that the
+// egress can put link headers into the headroom in place.
+func (p *Packet) Buffer() (buf []byte, start, end int) { return p.buf, p.start, p.end }
+
+// Len is the length in bytes of the IP packet.
+func (p *Packet) Len() int { return p.end - p.start }
+
+// Destination is the address that decides where the packet goes now: the next
+// hop, the far end of a pending encapsulation, or the destination in the IP
+// header.
+func (p *Packet) Destination() (Addr, uint8) {
+	if p.NextHop.Family != 0 {
+		return p.NextHop.Addr, p.NextHop.Family
+	}
+	if p.Encap.Kind != NoEncap {
+		return p.Encap.Dst, p.Encap.Family
+	}
+	b := p.buf[p.start:p.end]
+	if p.family == IPv4 {
+		return Addr(addr4(b[16:20])), IPv4
+	}
+	return Addr(b[24:40]), IPv6
+}
+
+// DontFragment says whether a router may not fragment p (always for IPv6).
+func (p *Packet) DontFragment() bool {
+	return p.family == IPv6 || p.buf[p.start+6]&0x40 != 0
 }

@@ -1,0 +1,3 @@
+package packet
+
+func (p *Packet) translateFamily(src, dst *Endpoint) Reason { return CannotTranslate }

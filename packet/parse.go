@@ -1,0 +1,152 @@
+package packet
+
+import "encoding/binary"
+
+// Parse reads the headers once and fills Tuple. It allocates nothing.
+//
+//  1. the IP header and its extensions, up to the transport header
+//  2. addresses that no packet may come from
+//  3. the ports, or the packet that an ICMP error is about
+//  4. the virtio-net header, against what the headers say
+//
+// Bytes beyond the length in the IP header are cut off. A transport header
+// that is cut short after the ports is accepted here, see WholeTransport.
+// After any other answer than OK only Bytes may be used.
+func (p *Packet) Parse() Reason {
+	b := p.buf[p.start:p.end]
+	if len(b) < 20 {
+		return Truncated
+	}
+	var why Reason
+	switch b[0] >> 4 {
+	case 4:
+		why = p.parse4(b)
+	case 6:
+		why = p.parse6(b)
+	default:
+		why = BadVersion
+	}
+	if why != OK {
+		return why
+	}
+	if why := p.parseTransport(p.buf[p.start:p.end]); why != OK {
+		return why
+	}
+	if p.VNet.Flags&VNetNeedsCsum != 0 || p.VNet.GSOType != GSONone {
+		return p.parseVNet()
+	}
+	return OK
+}
+
+func (p *Packet) parse4(b []byte) Reason {
+	hlen := int(b[0]&0x0f) * 4
+	total := int(binary.BigEndian.Uint16(b[2:4]))
+	if hlen < 20 || total < hlen {
+		return BadHeader
+	}
+	if total > len(b) {
+		return Truncated
+	}
+	if hlen == 20 {
+		if !goodHeader20(b) {
+			return BadIPChecksum
+		}
+	} else if sum(b[:hlen], 0) != 0xffff {
+		return BadIPChecksum
+	}
+	p.end = p.start + total
+	p.family, p.proto = IPv4, b[9]
+	p.l4, p.routed = hlen, false
+	if ff := binary.BigEndian.Uint16(b[6:8]); ff&0x3fff != 0 {
+		p.frag = Fragment{
+			ID:     uint32(binary.BigEndian.Uint16(b[4:6])),
+			Offset: ff << 3,
+			More:   ff&0x2000 != 0,
+			Is:     true,
+		}
+		if int(p.frag.Offset)+total-hlen > 65535 {
+			return FragmentOverlap
+		}
+	}
+	p.Tuple.Src, p.Tuple.Dst = addr4(b[12:16]), addr4(b[16:20])
+	p.Tuple.Family = IPv4
+	if badSource4(b[12:16]) {
+		return BadSource
+	}
+	return OK
+}
+
+func (p *Packet) parse6(b []byte) Reason {
+	if len(b) < 40 {
+		return Truncated
+	}
+	total := 40 + int(binary.BigEndian.Uint16(b[4:6]))
+	if total > len(b) {
+		return Truncated
+	}
+	h, why := walk6(b[:total])
+	if why != OK {
+		return why
+	}
+	p.end = p.start + total
+	p.family, p.proto = IPv6, h.proto
+	p.l4, p.routed, p.frag = h.l4, h.routed, h.frag
+	if p.frag.Is && int(p.frag.Offset)+total-h.l4 > 65535 {
+		return FragmentOverlap
+	}
+	p.Tuple.Src, p.Tuple.Dst = Addr(b[8:24]), Addr(b[24:40])
+	p.Tuple.Family = IPv6
+	if badSource6(&p.Tuple.Src) {
+		return BadSource
+	}
+	return OK
+}
+
+// parseTransport reads what tells flows apart. b is the packet.
+func (p *Packet) parseTransport(b []byte) Reason {
+	p.Tuple.Proto = p.proto
+	p.Tuple.SrcPort, p.Tuple.DstPort = 0, 0
+	if p.frag.Offset != 0 {
+		return OK
+	}
+	t := b[p.l4:]
+	switch p.proto {
+	case TCP, UDP, SCTP:
+		if len(t) < 4 {
+			return Truncated
+		}
+		p.Tuple.SrcPort = binary.BigEndian.Uint16(t[0:2])
+		p.Tuple.DstPort = binary.BigEndian.Uint16(t[2:4])
+	case ICMPv4, ICMPv6:
+		if (p.proto == ICMPv4) != (p.family == IPv4) {
+			return OK // no such thing; an unknown protocol to us
+		}
+		if len(t) < icmpHeaderLen {
+			return Truncated
+		}
+		p.parseEmbedded(b)
+	}
+	return OK
+}
+
+func addr4(b []byte) Addr { return Addr{b[0], b[1], b[2], b[3]} }
+
+// badSource4 says whether no host may send from the address b: the sources
+// that the kernel drops before IPVS sees them. 240/4 and link-local addresses
+// pass, as they do there.
+func badSource4(b []byte) bool {
+	switch {
+	case b[0] == 127, b[0]>>4 == 14:
+		return true
+	case b[0] == 0 || b[0] == 255:
+		a := binary.BigEndian.Uint32(b)
+		return a == 0 || a == 0xffffffff
+	}
+	return false
+}
+
+// badSource6 is badSource4 for IPv6. The unspecified address passes, as in
+// the kernel.
+func badSource6(a *Addr) bool {
+	return a[0] == 0xff || *a == Addr{15: 1}
+}

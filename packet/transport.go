@@ -1,0 +1,89 @@
+package packet
+
+import "encoding/binary"
+
+// The flag bits of the TCP header.
+const (
+	FIN = 0x01
+	SYN = 0x02
+	RST = 0x04
+	PSH = 0x08
+	ACK = 0x10
+	URG = 0x20
+	ECE = 0x40
+	CWR = 0x80
+)
+
+// NoChunk is what SCTPChunk says of a packet without a chunk.
+const NoChunk = 255
+
+const (
+	tcpHeaderLen  = 20
+	udpHeaderLen  = 8
+	sctpHeaderLen = 12
+
+	tcpChecksum  = 16 // offsets of the checksum fields
+	udpChecksum  = 6
+	sctpChecksum = 8
+	icmpChecksum = 2
+)
+
+// WholeTransport says whether p has the whole fixed transport header. Parse
+// accepts one that is cut short behind the ports, because the packet of a
+// known flow is forwarded even so where no port changes; a new flow needs more.
+// It is true for a later fragment and for protocols without ports.
+func (p *Packet) WholeTransport() bool {
+	if p.frag.Offset != 0 {
+		return true
+	}
+	n := p.Len() - p.l4
+	switch p.proto {
+	case TCP:
+		return n >= tcpHeaderLen
+	case UDP:
+		return n >= udpHeaderLen
+	case SCTP:
+		return n >= sctpHeaderLen
+	}
+	return true
+}
+
+// TCPFlags are the flag bits FIN, SYN, RST, PSH, ACK, ... of a TCP packet with a
+// whole header; 0 otherwise.
+func (p *Packet) TCPFlags() uint8 {
+	if p.proto != TCP || p.frag.Offset != 0 || p.Len()-p.l4 < tcpHeaderLen {
+		return 0
+	}
+	return p.buf[p.start+p.l4+13]
+}
+
+// SCTPChunk is the type of the first chunk of an SCTP packet; NoChunk where
+// there is none.
+func (p *Packet) SCTPChunk() uint8 {
+	if p.proto != SCTP || p.frag.Offset != 0 || p.Len()-p.l4 < sctpHeaderLen+4 {
+		return NoChunk
+	}
+	return p.buf[p.start+p.l4+sctpHeaderLen]
+}
+
+// tcpDataOffset is the length of the TCP header at the start of t, or 0 if
+// the header does not fit.
+func tcpDataOffset(t []byte) int {
+	if len(t) < tcpHeaderLen {
+		return 0
+	}
+	n := int(t[12]>>4) * 4
+	if n < tcpHeaderLen || n > len(t) {
+		return 0
+	}
+	return n
+}
+
+func setPorts(t []byte, src, dst *Endpoint) {
+	if src.Family != 0 {
+		binary.BigEndian.PutUint16(t[0:2], src.Port)
+	}
+	if dst.Family != 0 {
+		binary.BigEndian.PutUint16(t[2:4], dst.Port)
+	}
+}
