@@ -1,10 +1,6 @@
 package stack
 
-import (
-	"net/netip"
-
-	"github.com/uvs-project/uvs/packet"
-)
+import "github.com/uvs-project/uvs/packet"
 
 // Routes tells the link egress the way to a destination, so that a packet can
 // leave by a packet socket without the host's routing. Package stack/host
@@ -37,7 +33,3 @@ type Hop struct {
 
 // A MAC is an Ethernet address.
 type MAC [6]byte
-
-// NewNeighbour makes the neighbour with this address, of which no link address
-// is known yet. Set tells it.
-func NewNeighbour(addr netip.Addr) *Neighbour { return &Neighbour{addr: addr} }

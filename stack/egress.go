@@ -1,0 +1,155 @@
+package stack
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// An EgressMode says which way rewritten packets leave.
+type EgressMode string
+
+const (
+	EgressAuto   EgressMode = "auto"   // link where route and neighbour are known, else kernel
+	EgressKernel EgressMode = "kernel" // the host routes everything but direct routing
+	EgressLink   EgressMode = "link"   // link where the route is known, even if the neighbour is yet to be asked
+)
+
+// splitRoom is the memory, in bytes, for the packets that a super-packet is
+// cut into: the whole of one with the usual segment size.
+const splitRoom = 128 << 10
+
+// An egress is one queue's way out. Packets leave in the order of send, each
+// way by itself.
+//
+//  1. An encapsulation that is still to be done cuts a super-packet into
+//     single packets first.
+//  2. The hop is looked up: the next hop of direct routing, else the
+//     destination.
+//  3. Without one, or where the packet is too big for it, the kernel gets the
+//     packet through the TUN device and routes it, fragments it or answers
+//     that it is too big. Direct routing cannot do that: the kernel would
+//     route the VIP to us again.
+//  4. Known neighbour: the frame is made in the packet's headroom and joins
+//     the batch. Unknown: it waits (neighbour.go).
+type egress struct {
+	mode   EgressMode
+	routes Routes // nil: there is no link egress
+	queue  Queue
+	frames *frameBatch // nil if routes is
+
+	splitter packet.Splitter
+	segment  packet.Packet
+	room     []byte // segments that wait in frames lie here
+	used     int    // bytes of room
+
+	tally *tally
+	count *counters
+}
+
+// send takes p out and says whether it is held: then its bytes must stay as
+// they are until flush.
+func (e *egress) send(p *packet.Packet, now time.Duration) (held bool) {
+	e.tally.sent++
+	hop := e.hop(p)
+	if p.Encap.Kind == packet.NoEncap {
+		return e.leave(p, hop, now)
+	}
+	size := packet.Headroom + p.SegmentLen() + p.Encap.Overhead()
+	e.splitter.Start(p)
+	for {
+		if e.used+size > len(e.room) {
+			e.flush()
+		}
+		e.segment.Reset(e.room[e.used:e.used+size], packet.Headroom, packet.Headroom)
+		if !e.splitter.Next(&e.segment) {
+			return false
+		}
+		if e.leave(&e.segment, hop, now) {
+			e.used += size
+		}
+	}
+}
+
+// hop is the way out by link, nil where there is none for p.
+func (e *egress) hop(p *packet.Packet) *Hop {
+	direct := p.NextHop.Family != 0
+	if e.routes == nil || e.mode == EgressKernel && !direct {
+		return nil
+	}
+	addr, family := p.Destination()
+	hop := e.routes.Lookup(packet.Endpoint{Addr: addr, Family: family}, uint32(p.Tuple.SrcPort)<<16|uint32(p.Tuple.DstPort))
+	if hop == nil || direct || e.mode == EgressLink {
+		return hop
+	}
+	if _, known := hop.Neighbour.Link(); !known {
+		return nil // the kernel resolves it by the way
+	}
+	return hop
+}
+
+func (e *egress) leave(p *packet.Packet, hop *Hop, now time.Duration) (held bool) {
+	direct := p.NextHop.Family != 0
+	if direct && hop == nil {
+		e.count.drop(packet.NoRoute)
+		return false
+	}
+	if direct && p.SegmentLen() > hop.MTU {
+		e.count.drop(packet.TooBig)
+		return false
+	}
+	if hop == nil || p.SegmentLen() > hop.MTU {
+		e.toKernel(p)
+		return false
+	}
+	hop.Neighbour.touch()
+	mac, known := hop.Neighbour.Link()
+	frame := putFrame(p, hop.Source, mac)
+	if !known {
+		if hop.Neighbour.wait(waitingFrame{frame: frame, ifindex: hop.IfIndex, since: now, socket: e.frames.socket, count: e.count}) {
+			e.routes.Resolve(hop)
+		}
+		return false
+	}
+	e.frames.add(frame, hop.IfIndex)
+	if e.frames.full() {
+		e.flush()
+		return false
+	}
+	return true
+}
+
+// toKernel writes p to the TUN device; the kernel then routes it.
+func (e *egress) toKernel(p *packet.Packet) {
+	buf, start, end := p.Buffer()
+	p.PutVNet(buf[start-packet.VNetLen:start], 0)
+	if err := e.queue.Write(buf[start-packet.VNetLen : end]); err != nil {
+		e.count.drop(packet.SendFailed)
+		return
+	}
+	e.tally.byKernel++
+}
+
+// flush sends the batch.
+func (e *egress) flush() {
+	e.used = 0
+	if e.frames == nil || e.frames.n == 0 {
+		return
+	}
+	n := e.frames.n
+	sent := e.frames.flush()
+	e.tally.byLink += uint64(sent)
+	if sent < n {
+		e.count.dropped[packet.SendFailed].Add(uint64(n - sent))
+	}
+}
+
+// check says whether m is a mode, empty for auto.
+func (m EgressMode) check() error {
+	switch m {
+	case "", EgressAuto, EgressKernel, EgressLink:
+		return nil
+	}
+	return fmt.Errorf("egress %q: want %s, %s or %s", m, EgressAuto, EgressKernel, EgressLink)
+}

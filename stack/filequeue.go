@@ -1,0 +1,81 @@
+package stack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A fileQueue is a queue of a TUN device, as a file that never blocks.
+//
+// Read and Write are raw system calls: they return within microseconds, so the
+// Go scheduler need not hear of them. Wait may take for ever and tells it.
+type fileQueue struct {
+	fd   int
+	wake int // an eventfd; readable once Wake was called
+}
+
+func newFileQueue(fd int) (*fileQueue, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	return &fileQueue{fd: fd, wake: wake}, nil
+}
+
+// Read implements Queue.
+func (q *fileQueue) Read(b []byte) (int, error) {
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(q.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EAGAIN:
+			return 0, nil
+		case unix.EINTR:
+			continue
+		}
+		return 0, errno
+	}
+}
+
+// Write implements Queue.
+func (q *fileQueue) Write(b []byte) error {
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(q.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+			continue
+		}
+		return errno
+	}
+}
+
+// Wait implements Queue.
+func (q *fileQueue) Wait() error {
+	fds := [2]unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}, {Fd: int32(q.wake), Events: unix.POLLIN}}
+	if _, err := unix.Ppoll(fds[:], nil, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for a packet: %w", err)
+	}
+	if fds[1].Revents == 0 {
+		return nil
+	}
+	var n [8]byte
+	if _, err := unix.Read(q.wake, n[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("wait for a packet: %w", err)
+	}
+	return nil
+}
+
+// Wake implements Queue.
+func (q *fileQueue) Wake() error {
+	_, err := unix.Write(q.wake, binary.NativeEndian.AppendUint64(nil, 1))
+	return err
+}
+
+func (q *fileQueue) close() error { return errors.Join(unix.Close(q.fd), unix.Close(q.wake)) }

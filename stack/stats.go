@@ -1,0 +1,89 @@
+package stack
+
+import (
+	"sync/atomic"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// Stats are counters since the start, one entry per queue.
+type Stats struct {
+	Queues []QueueStats
+}
+
+// QueueStats count what one queue did. A super-packet counts as one packet.
+type QueueStats struct {
+	Batches uint64 // rounds of read, handle, flush that found a packet
+	Waits   uint64 // times the queue ran dry and its goroutine slept
+	Packets uint64 // read from the TUN device
+	Bytes   uint64 // of those packets
+
+	Sent     uint64 // packets that the Handler sent
+	Passed   uint64 // packets that went up to the netstack
+	Returned uint64 // packets that went back to the kernel unchanged
+
+	ByLink   uint64 // frames that left by the packet socket
+	ByKernel uint64 // packets written to the TUN device, returned ones included
+	Waited   uint64 // frames that waited for their neighbour's address
+
+	// Dropped counts by reason what the road itself dropped: at the parse,
+	// among the fragments, on the way up and at the egress. What the Handler
+	// drops is the Handler's to count.
+	Dropped [packet.NumReasons]uint64
+}
+
+// A tally is one batch's counters, a plain value of the queue's goroutine.
+// They reach the published ones once per batch, as an atomic operation costs
+// as much as the lookup of a header field.
+type tally struct {
+	packets, bytes         uint64
+	sent, passed, returned uint64
+	byLink, byKernel       uint64
+}
+
+// counters are a queue's published counters. Only the queue's goroutine bumps
+// them, but for what happens to frames that waited.
+type counters struct {
+	_                      [64]byte // keeps the neighbours' writes off our cache lines
+	batches, waits         atomic.Uint64
+	packets, bytes         atomic.Uint64
+	sent, passed, returned atomic.Uint64
+	byLink, byKernel       atomic.Uint64
+	waited                 atomic.Uint64
+	dropped                [packet.NumReasons]atomic.Uint64
+	_                      [64]byte
+}
+
+// publish adds t to c and clears it.
+func (c *counters) publish(t *tally) {
+	c.batches.Add(1)
+	c.packets.Add(t.packets)
+	c.bytes.Add(t.bytes)
+	for _, f := range [...]struct {
+		to *atomic.Uint64
+		n  uint64
+	}{
+		{&c.sent, t.sent}, {&c.passed, t.passed}, {&c.returned, t.returned},
+		{&c.byLink, t.byLink}, {&c.byKernel, t.byKernel},
+	} {
+		if f.n != 0 {
+			f.to.Add(f.n)
+		}
+	}
+	*t = tally{}
+}
+
+func (c *counters) drop(why packet.Reason) { c.dropped[why].Add(1) }
+
+func (c *counters) stats() QueueStats {
+	s := QueueStats{
+		Batches: c.batches.Load(), Waits: c.waits.Load(),
+		Packets: c.packets.Load(), Bytes: c.bytes.Load(),
+		Sent: c.sent.Load(), Passed: c.passed.Load(), Returned: c.returned.Load(),
+		ByLink: c.byLink.Load(), ByKernel: c.byKernel.Load(), Waited: c.waited.Load(),
+	}
+	for i := range c.dropped {
+		s.Dropped[i] = c.dropped[i].Load()
+	}
+	return s
+}
