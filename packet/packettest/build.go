@@ -25,6 +25,7 @@ type spec struct {
 	ip         ipSpec
 	flags      uint8
 	seq, ack   uint32
+	window     uint16
 	tcpOptions []byte
 	payload    []byte
 	noSum      bool
@@ -42,11 +43,14 @@ var (
 // Flags sets the TCP flags, ACK by default.
 func Flags(f uint8) Option { return func(s *spec) { s.flags = f } }
 
-// Seq and Ack set the numbers of a TCP segment.
+// Seq sets the sequence number of a TCP segment.
 func Seq(n uint32) Option { return func(s *spec) { s.seq = n } }
 
 // Ack sets the acknowledgement number of a TCP segment.
 func Ack(n uint32) Option { return func(s *spec) { s.ack = n } }
+
+// Window sets the window of a TCP segment.
+func Window(n uint16) Option { return func(s *spec) { s.window = n } }
 
 // TCPOptions sets the options of a TCP segment, a multiple of 4 bytes.
 func TCPOptions(b []byte) Option { return func(s *spec) { s.tcpOptions = b } }
@@ -61,6 +65,14 @@ func Pad(n int) Option {
 	}
 }
 
+// PadPart makes the payload what Pad would have from byte off on, size bytes.
+func PadPart(off, size int) Option {
+	return func(s *spec) {
+		Pad(off + size)(s)
+		s.payload = s.payload[off:]
+	}
+}
+
 // Data sets the payload.
 func Data(b string) Option { return func(s *spec) { s.payload = []byte(b) } }
 
@@ -71,7 +83,7 @@ func NoSum(s *spec) { s.noSum = true }
 func WrongSum(s *spec) { s.wrongSum = true }
 
 func newSpec(opts []Option) *spec {
-	s := &spec{ip: ipSpec{ttl: 64}, flags: packet.ACK}
+	s := &spec{ip: ipSpec{ttl: 64}, flags: packet.ACK, window: 0xfaf0}
 	for _, o := range opts {
 		o(s)
 	}
@@ -88,7 +100,7 @@ func TCP(src, dst string, opts ...Option) []byte {
 	binary.BigEndian.PutUint32(t[4:], s.seq)
 	binary.BigEndian.PutUint32(t[8:], s.ack)
 	t[12], t[13] = byte(5+len(s.tcpOptions)/4)<<4, s.flags
-	binary.BigEndian.PutUint16(t[14:], 0xfaf0)
+	binary.BigEndian.PutUint16(t[14:], s.window)
 	t = append(append(t, s.tcpOptions...), s.payload...)
 	return s.finish(from.Addr(), to.Addr(), packet.TCP, t, 16)
 }

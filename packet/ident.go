@@ -1,0 +1,36 @@
+package packet
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+)
+
+// idents number the IPv4 packets that uvs itself makes and that may be
+// fragmented. They are shared by all queues, as two packets between the same
+// addresses must not have the same number while their fragments are under way;
+// they are several, hashed by the addresses, so that each wraps later and
+// queues seldom meet on one. The kernel does the same (ip_idents).
+var idents [64]struct {
+	next atomic.Uint32
+	_    [60]byte // a cache line each
+}
+
+// flowKey seeds the hash behind the source port of GUE, so that nobody outside
+// can aim many flows at one path.
+var flowKey = rand.Uint64()
+
+func init() {
+	for i := range idents {
+		idents[i].next.Store(rand.Uint32())
+	}
+}
+
+// ident is the next identification for a packet between the addresses.
+func ident(src, dst []byte) uint16 {
+	i := (words4(src)*31 + words4(dst)) * 0x9e3779b97f4a7c15 >> 58
+	return uint16(idents[i].next.Add(1))
+}
+
+func words4(b []byte) uint64 {
+	return uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
+}
