@@ -10,7 +10,6 @@ const (
 	etherIPv4 = 0x0800
 	etherIPv6 = 0x86dd
 
-	gueHeaderLen = 4
 	// The source port of GUE tells flows apart on the way. It is drawn from
 	// the kernel's ephemeral range.
 	guePortFirst = 32768

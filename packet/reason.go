@@ -30,6 +30,7 @@ const (
 	NoNeighbour             // the next hop's link address could not be resolved
 	QueueFull               // the short queue of an unresolved neighbour is full
 	SendFailed              // the kernel did not take the packet
+	BadTunnel               // a tunnel packet with an impossible header, checksum or congestion mark
 	RateLimited             // an answer of our own was not sent, to keep the limit of such answers
 	numReasons
 )
@@ -41,7 +42,7 @@ var reasonNames = [NumReasons]string{
 	"ok", "truncated", "bad_version", "bad_header", "bad_ip_checksum", "bad_source", "too_many_headers",
 	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "no_service", "no_real_server",
 	"no_port", "table_full", "not_syn", "too_big", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
-	"no_neighbour", "queue_full", "send_failed", "rate_limited",
+	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "rate_limited",
 }
 
 // String is the value of the metric's label reason.
