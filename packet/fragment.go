@@ -12,6 +12,9 @@ type Fragment struct {
 // Fragment describes the fragment; Is is false for a whole datagram.
 func (p *Packet) Fragment() Fragment { return p.frag }
 
+// FragmentLen is how many bytes of its datagram a fragment carries.
+func (p *Packet) FragmentLen() int { return p.end - p.start - p.l4 }
+
 // SetPorts gives a later fragment the ports of its first. The protocol of an
 // IPv6 fragment may differ from the first one's, where extension headers stand
 // behind the fragment header; then the caller sets Tuple.Proto too.

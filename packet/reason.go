@@ -11,6 +11,7 @@ const (
 	BadVersion              // neither IPv4 nor IPv6
 	BadHeader               // IP header with an impossible length
 	BadIPChecksum           // IPv4 header checksum wrong
+	BadChecksum             // transport checksum wrong, where it had to be verified
 	BadSource               // a source address that no packet may have
 	TooManyHeaders          // more IPv6 extension headers than the cap
 	BadVNet                 // virtio-net header that does not fit its packet
@@ -39,7 +40,7 @@ const (
 const NumReasons = int(numReasons)
 
 var reasonNames = [NumReasons]string{
-	"ok", "truncated", "bad_version", "bad_header", "bad_ip_checksum", "bad_source", "too_many_headers",
+	"ok", "truncated", "bad_version", "bad_header", "bad_ip_checksum", "bad_checksum", "bad_source", "too_many_headers",
 	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "no_service", "no_real_server",
 	"no_port", "table_full", "not_syn", "too_big", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
 	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "rate_limited",
