@@ -11,3 +11,9 @@ check:
 	go vet ./...
 	go tool staticcheck -checks all,-ST1000 ./...
 	CGO_ENABLED=1 go test -race ./...
+
+# bench measures uvs beside its peers, as root, on a quiet machine; BENCH holds
+# flags such as -quick or -publish. See docs/performance.md.
+.PHONY: bench
+bench:
+	go run ./integration/bench $(BENCH)

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// A contender is a way to bring clients to the real server.
+type contender struct {
+	name  string
+	title string // what a reader of the tables sees
+
+	// What the real server must see of a connection: the client's address (or
+	// its prefix) and its own.
+	seenClient, seenServer string
+
+	noUDP bool // carries no UDP in this set-up
+	uvs   bool // is a mode of uvs
+
+	// setup makes the lane's director, and its real server where the mode
+	// asks for it, carry connections to l.target, and sets l.witness.
+	setup func(l *lane) error
+}
+
+// contenders lists all there are, in the order of tables and turns.
+var contenders = []contender{
+	{name: "kernel", title: "kernel forwarding", seenClient: clientAddr, seenServer: serverAddr, setup: setupKernel},
+	{name: "nftables", title: "nftables DNAT", seenClient: clientAddr, seenServer: serverAddr, setup: setupNFTables},
+	{name: "haproxy", title: "HAProxy (tcp)", seenClient: dipAddr, seenServer: serverAddr, noUDP: true, setup: setupHAProxy},
+	{name: "nginx", title: "nginx (stream)", seenClient: dipAddr, seenServer: serverAddr, noUDP: true, setup: setupNginx},
+	{name: "dr", title: "uvs dr", seenClient: clientAddr, seenServer: vipAddr, uvs: true, setup: setupUVS},
+	{name: "nat", title: "uvs nat", seenClient: clientAddr, seenServer: serverAddr, uvs: true, setup: setupUVS},
+	{name: "tun", title: "uvs tun (ipip)", seenClient: clientAddr, seenServer: vipAddr, uvs: true, setup: setupUVS},
+	{name: "fullnat", title: "uvs fullnat", seenClient: lipPrefix, seenServer: serverAddr, uvs: true, setup: setupUVS},
+}
+
+var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr", "nat", "tun", "fullnat"}
+
+// contenderByName finds a contender; MODE/kernel and MODE/link are a uvs mode
+// whose egress is forced.
+func contenderByName(name string) (contender, error) {
+	base, egress, forced := strings.Cut(name, "/")
+	for _, c := range contenders {
+		if c.name != base {
+			continue
+		}
+		if !forced {
+			return c, nil
+		}
+		if c.uvs && (egress == "kernel" || egress == "link") {
+			c.name, c.title = name, c.title+", egress "+egress
+			return c, nil
+		}
+	}
+	return contender{}, fmt.Errorf("no contender %q", name)
+}
+
+func setupKernel(l *lane) error {
+	l.target = serverAddr
+	l.witnessBytes = true
+	l.witness = l.bytesOut("servers")
+	return nil
+}
+
+// dnatRules is what an operator would write; its counter counts new connections only.
+const dnatRules = `table ip bench {
+	counter connections { }
+	chain prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		ip daddr ` + vipAddr + ` counter name connections dnat to ` + serverAddr + `
+	}
+}
+`
+
+func setupNFTables(l *lane) error {
+	path, err := l.config("nft.rules", dnatRules)
+	if err != nil {
+		return err
+	}
+	l.witness = func(ctx context.Context) (uint64, error) {
+		out, err := l.director.Output(ctx, "nft", "-j", "list", "counter", "ip", "bench", "connections")
+		if err != nil {
+			return 0, err
+		}
+		return nftPackets(out)
+	}
+	return l.director.Run("nft", "-f", path)
+}
+
+func nftPackets(out []byte) (uint64, error) {
+	var doc struct {
+		Nftables []struct {
+			Counter *struct{ Packets uint64 }
+		}
+	}
+	if err := json.Unmarshal(out, &doc); err != nil {
+		return 0, fmt.Errorf("nft: %w", err)
+	}
+	for _, o := range doc.Nftables {
+		if o.Counter != nil {
+			return o.Counter.Packets, nil
+		}
+	}
+	return 0, fmt.Errorf("nft printed no counter: %s", out)
+}
+
+// haproxyConf has one thread per core, as HAProxy takes by itself, and splices
+// where the kernel lets it, which helps it with bulk data.
+const haproxyConf = `global
+	maxconn 4000
+	nbthread 2
+defaults
+	mode tcp
+	option splice-auto
+	timeout connect 5s
+	timeout client 60s
+	timeout server 60s
+listen http
+	bind ` + vipAddr + `:` + httpPort + ` backlog 16384
+	server s1 ` + serverAddr + `:` + httpPort + `
+listen iperf
+	bind ` + vipAddr + `:` + iperfPort + `
+	server s1 ` + serverAddr + `:` + iperfPort + `
+`
+
+func setupHAProxy(l *lane) error {
+	path, err := l.config("haproxy.conf", haproxyConf)
+	if err != nil {
+		return err
+	}
+	return l.proxy("haproxy", "-db", "-f", path)
+}
+
+const nginxConf = `daemon off;
+worker_processes 2;
+pid %[1]s/director.pid;
+error_log stderr warn;
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+events { worker_connections 8192; }
+stream {
+	server { listen ` + vipAddr + `:` + httpPort + ` reuseport backlog=16384; proxy_pass ` + serverAddr + `:` + httpPort + `; }
+	server { listen ` + vipAddr + `:` + iperfPort + ` reuseport; proxy_pass ` + serverAddr + `:` + iperfPort + `; }
+}
+`
+
+func setupNginx(l *lane) error {
+	path, err := l.config("nginx.conf", nginxConf, l.dir)
+	if err != nil {
+		return err
+	}
+	return l.proxy("nginx", "-e", "stderr", "-c", path)
+}
+
+// proxy starts a program that terminates connections to the VIP on the
+// director. Its witness is that the director's TCP accepts connections.
+func (l *lane) proxy(args ...string) error {
+	if err := l.director.Run("ip", "addr", "add", vipAddr+"/32", "dev", "lo"); err != nil {
+		return err
+	}
+	l.witness = func(context.Context) (uint64, error) {
+		snmp, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/snmp", l.processes[0].PID()))
+		if err != nil {
+			return 0, err
+		}
+		return snmpCounter(string(snmp), "Tcp", "PassiveOpens")
+	}
+	return l.startDirector(args...)
+}
+
+// snmpCounter finds a counter in the pairs of lines of /proc/net/snmp.
+func snmpCounter(text, group, name string) (uint64, error) {
+	var names []string
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != group+":" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		for i, n := range names {
+			if n == name && i < len(fields) {
+				return strconv.ParseUint(fields[i], 10, 64)
+			}
+		}
+	}
+	return 0, fmt.Errorf("/proc/net/snmp has no %s %s", group, name)
+}
+
+// bytesOut is a witness: the bytes that left by an interface of the director.
+func (l *lane) bytesOut(iface string) func(context.Context) (uint64, error) {
+	return func(context.Context) (uint64, error) {
+		_, bytes, err := l.director.Counters(iface)
+		return bytes, err
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// measure makes a whole run and leaves nothing behind but o.Out.
+func measure(ctx context.Context, o Options) (rep *Report, err error) {
+	if rep, err = newReport(ctx, o); err != nil {
+		return nil, err
+	}
+	if o.Micro {
+		if rep.Micro, err = runMicro(ctx); err != nil {
+			return nil, err
+		}
+	}
+	uvs, err := o.binary()
+	if err != nil {
+		return nil, err
+	}
+	var lanes []*lane
+	defer func() {
+		for _, l := range slices.Backward(lanes) {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	for i, name := range o.Contenders {
+		c, err := contenderByName(name)
+		if err != nil {
+			return nil, err
+		}
+		l, err := newLane(ctx, c, i, uvs, filepath.Join(o.Out, "lanes"))
+		if err != nil {
+			return nil, err
+		}
+		lanes = append(lanes, l)
+		fmt.Printf("%-20s in the path: the real server sees %s* -> %s\n", c.title, c.seenClient, c.seenServer)
+	}
+	for round := 1; round <= o.Rounds; round++ {
+		for _, name := range o.Tests {
+			if err := rep.turn(ctx, lanes, name, round, o.Length); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, l := range lanes {
+		if err := l.Verify(ctx); err != nil {
+			return nil, fmt.Errorf("after the last round: %w", err)
+		}
+	}
+	return rep, nil
+}
+
+// binary is the uvs to measure, or "" if no contender needs it.
+func (o Options) binary() (string, error) {
+	if o.UVS != "" {
+		return filepath.Abs(o.UVS)
+	}
+	for _, name := range o.Contenders {
+		if c, err := contenderByName(name); err == nil && c.uvs {
+			return buildUVS(o.Out)
+		}
+	}
+	return "", nil
+}
+
+// turn runs one test for every contender. A measurement that fails becomes a
+// sample with an error, which counts for nothing; only the end of ctx ends the run.
+func (r *Report) turn(ctx context.Context, lanes []*lane, name string, round int, length time.Duration) error {
+	if name == "latency" && r.Load == 0 {
+		r.Load = r.halfLoad()
+	}
+	for _, l := range lanes {
+		if name == "udp" && l.noUDP {
+			continue
+		}
+		s := Sample{Round: round, Contender: l.name, Test: name}
+		if err := s.take(ctx, l, length, r.Load); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s.Error = err.Error()
+		}
+		r.Samples = append(r.Samples, s)
+		fmt.Println(s.line(r))
+	}
+	return nil
+}
+
+// halfLoad is half of what the slowest contender carried in the first round of
+// test http, the same for all so that their latencies compare.
+func (r *Report) halfLoad() float64 {
+	slowest := math.Inf(1)
+	for _, s := range r.Samples {
+		if s.Test == "http" && s.Error == "" {
+			slowest = min(slowest, s.Value)
+		}
+	}
+	if math.IsInf(slowest, 1) {
+		return defaultLoad
+	}
+	return math.Round(slowest / 2)
+}
+
+// defaultLoad, in requests per second, serves where test http was left out.
+const defaultLoad = 5000
+
+// take makes the measurement and holds the witness against it.
+func (s *Sample) take(ctx context.Context, l *lane, length time.Duration, load float64) error {
+	if err := l.alive(); err != nil {
+		return err
+	}
+	before, err := l.witness(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := startMeter(l.processes)
+	if err != nil {
+		return err
+	}
+	got, err := tests[s.Test].run(ctx, l, length, load)
+	if err != nil {
+		return err
+	}
+	if s.Usage, err = m.stop(); err != nil {
+		return err
+	}
+	after, err := l.witness(ctx)
+	if err != nil {
+		return err
+	}
+	moved := float64(after - before)
+	if moved == 0 || l.witnessBytes && moved < got.sent {
+		return fmt.Errorf("%s was bypassed: its counter moved by %.0f while at least %.0f bytes were sent through it", l.name, moved, got.sent)
+	}
+	s.Value, s.Packets, s.Bytes, s.Extra = got.value, got.packets, got.bytes, got.extra
+	return nil
+}
+
+// line is what a terminal shows while the run goes on.
+func (s *Sample) line(r *Report) string {
+	head := fmt.Sprintf("round %d/%d %-8s %-16s", s.Round, r.Rounds, s.Test, s.Contender)
+	if s.Error != "" {
+		return head + " FAILED: " + s.Error
+	}
+	head += fmt.Sprintf(" %14s", formatValue(s.Value, tests[s.Test].unit))
+	if s.Usage.Noisy() {
+		head += fmt.Sprintf("  noisy: others %.0f%%, steal %.0f%%", s.Usage.Foreign*100, s.Usage.Steal*100)
+	}
+	return head
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// A target is one line of what uvs promises on a machine with two cores.
+type target struct {
+	text   string // "nat: bulk TCP, 1 stream / kernel forwarding"
+	limit  float64
+	unit   string // "×" for ratios
+	atMost bool   // the limit is an upper one
+	got    figure
+}
+
+// verdict is pass or fail, or why there is neither.
+func (t target) verdict(quick bool) string {
+	if t.got.rounds == 0 {
+		return "not measured"
+	}
+	v := "pass"
+	if t.atMost && t.got.value > t.limit || !t.atMost && t.got.value < t.limit {
+		v = "FAIL"
+	}
+	switch {
+	case quick:
+		v += " (quick run: proves nothing)"
+	case t.got.noisy > 0:
+		v += fmt.Sprintf(" (%d of %d rounds noisy)", t.got.noisy, t.got.rounds)
+	}
+	return v
+}
+
+// A promise is a ratio that modes must reach in a test against some peers.
+type promise struct {
+	test  string
+	modes []string
+	peers []peer
+}
+
+type peer struct {
+	name  string
+	ratio float64
+}
+
+var promises = []promise{
+	{"bulk1", []string{"nat", "dr", "fullnat"}, []peer{{"kernel", 0.65}, {"haproxy", 1.25}, {"nginx", 1.25}}},
+	{"http", []string{"nat", "dr", "fullnat"}, []peer{{"nftables", 0.65}, {"haproxy", 1.05}}},
+	{"connect", []string{"nat", "dr", "fullnat"}, []peer{{"nftables", 1.2}, {"haproxy", 1.2}}},
+	{"udp", []string{"nat", "dr"}, []peer{{"nftables", 1}}},
+}
+
+// costs are the limits for what the uvs process may use.
+var costs = []struct {
+	text  string
+	test  string
+	limit float64
+	unit  string
+	get   func(Sample) (float64, bool)
+}{
+	{"CPU of uvs, bulk TCP, 1 stream", "bulk1", 0.55, "s/GB", cpuPerGB},
+	{"CPU of uvs, small UDP packets", "udp", 1.25, "µs/packet", cpuPerPacket},
+	{"of it in user mode", "udp", 0.15, "µs/packet", userPerPacket},
+}
+
+// micros are the limits for Go benchmarks.
+var micros = []struct {
+	text      string
+	pkg, name string
+	value     string // unit that the benchmark reports
+	limit     float64
+}{
+	{"known flow: parse, lookup, rewrite; 1 M flows", "modes", "KnownFlow", "ns/op", 150},
+	{"known flow: allocations", "modes", "KnownFlow", "allocs/op", 0},
+	{"flow table: memory at 10 M flows", "lb", "TableInsert10M", "B/flow", 128},
+	{"flow table: insert, mean", "lb", "TableInsert10M", "ns/insert", 400},
+	{"flow table: longest stop while it grows", "lb", "TableInsert10M", "max-ns", 1e6},
+}
+
+// targets holds the report against all promises.
+func (r *Report) targets() (all []target) {
+	for _, p := range promises {
+		for _, mode := range p.modes {
+			for _, peer := range p.peers {
+				all = append(all, target{
+					text:  fmt.Sprintf("%s, %s / %s", tests[p.test].title, r.title(mode), r.title(peer.name)),
+					limit: peer.ratio, unit: "×", got: r.ratio(p.test, mode, peer.name),
+				})
+			}
+		}
+	}
+	for _, c := range costs {
+		for _, mode := range []string{"nat", "dr", "fullnat"} {
+			all = append(all, target{
+				text:  fmt.Sprintf("%s: %s", r.title(mode), c.text),
+				limit: c.limit, unit: c.unit, atMost: true, got: r.figure(c.test, mode, c.get),
+			})
+		}
+	}
+	for _, m := range micros {
+		all = append(all, target{text: m.text, limit: m.limit, unit: m.value, atMost: true, got: r.micro(m.pkg, m.name, m.value)})
+	}
+	return all
+}
+
+// ratio divides two medians of a test. It is noisy where either is.
+func (r *Report) ratio(test, of, by string) figure {
+	a, b := r.figure(test, of, value), r.figure(test, by, value)
+	if a.rounds == 0 || b.rounds == 0 || b.value == 0 {
+		return figure{}
+	}
+	return figure{value: a.value / b.value, rounds: min(a.rounds, b.rounds), noisy: max(a.noisy, b.noisy)}
+}
+
+func (r *Report) micro(pkg, name, unit string) figure {
+	for _, m := range r.Micro {
+		if v, ok := m.Values[unit]; ok && m.Package == pkg && m.Name == name {
+			return figure{value: v, low: v, top: v, rounds: microCount}
+		}
+	}
+	return figure{}
+}
+
+// title is a contender's name for readers, also where the run left it out.
+func (r *Report) title(name string) string {
+	if i := slices.IndexFunc(r.Contenders, func(c Contender) bool { return c.Name == name }); i >= 0 {
+		return r.Contenders[i].Title
+	}
+	if c, err := contenderByName(name); err == nil {
+		return c.title
+	}
+	return name
+}
