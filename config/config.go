@@ -1,0 +1,124 @@
+// Package config turns a configuration file into a [Config]: strict, typed
+// and with every default filled in.
+//
+// A file (YAML, TOML or JSON) goes through three stages, and the faults of the
+// last two are reported all at once, each with the path of its key:
+//
+//	read    the bytes become a tree; then UVS_ environment variables and --set
+//	        flags replace single keys
+//	decode  the tree becomes a Config; unknown keys, wrong types and values
+//	        that do not parse are faults
+//	check   values out of range and combinations that cannot work are faults
+//
+// A Config is a value that nobody changes; a reload makes a new one. The
+// package knows nothing of the machine: whether an address or a device exists
+// is for those to say who use it.
+package config
+
+import (
+	"net/netip"
+	"os"
+	"time"
+)
+
+// Config is a whole configuration file.
+type Config struct {
+	Node      string    `mapstructure:"node"` // the director's name in logs and metrics
+	Device    Device    `mapstructure:"device"`
+	Addresses Addresses `mapstructure:"addresses"`
+	LAN       LAN       `mapstructure:"lan"`
+	Limits    Limits    `mapstructure:"limits"`
+	Timeouts  Timeouts  `mapstructure:"timeouts"`
+	Admin     Admin     `mapstructure:"admin"`
+	Services  []Service `mapstructure:"services"`
+}
+
+// Device is the TUN device that the kernel routes the VIPs into.
+type Device struct {
+	Name    string  `mapstructure:"name"`
+	Queues  Queues  `mapstructure:"queues"`
+	Egress  Egress  `mapstructure:"egress"`
+	Offload Offload `mapstructure:"offload"`
+}
+
+// Queues is how many queues the device has, each with a thread of its own.
+// Zero, written "auto", is one per processor.
+type Queues int
+
+// Egress is the way out of packets.
+type Egress string
+
+// The ways out.
+const (
+	EgressAuto   Egress = "auto"   // link where the next hop is known, kernel elsewhere
+	EgressKernel Egress = "kernel" // the host routes what is written to the device
+	EgressLink   Egress = "link"   // straight to the interface of the next hop
+)
+
+// Offload says whether established flows may take a fast lane in the kernel.
+type Offload string
+
+// The settings of Offload. There is no fast lane yet, so both mean the same.
+const (
+	OffloadAuto Offload = "auto"
+	OffloadOff  Offload = "off"
+)
+
+// Addresses are the director's own addresses.
+type Addresses struct {
+	TunnelSource []netip.Addr   `mapstructure:"tunnel_source"` // DIP, at most one per family; none: the source of the route to the real server
+	FullNATPool  []netip.Prefix `mapstructure:"fullnat_pool"`  // LIPs; no two overlap
+}
+
+// LAN says how the VIPs are made known on the networks the director is
+// connected to.
+type LAN struct {
+	Announce   Announce `mapstructure:"announce"`
+	Interfaces []string `mapstructure:"interfaces"` // none: all whose network holds a VIP
+}
+
+// Announce says whether VIPs are announced on the LAN.
+type Announce string
+
+// The settings of Announce.
+const (
+	AnnounceAuto Announce = "auto" // a VIP that lies in a connected network is announced there
+	AnnounceOff  Announce = "off"
+)
+
+// Limits bound what the director uses.
+type Limits struct {
+	Flows int `mapstructure:"flows"` // most flows at one time
+}
+
+// Timeouts are for how long a flow without packets is remembered.
+type Timeouts struct {
+	TCP    time.Duration `mapstructure:"tcp"`     // an established connection
+	TCPFIN time.Duration `mapstructure:"tcp_fin"` // a connection that is being closed
+	UDP    time.Duration `mapstructure:"udp"`
+}
+
+// Admin is where the director is asked for its state.
+type Admin struct {
+	Socket string         `mapstructure:"socket"` // path of the unix socket; empty: none
+	Listen netip.AddrPort `mapstructure:"listen"` // /metrics and /healthz; not valid: no TCP port
+}
+
+// Default is the configuration of an empty file.
+func Default() Config {
+	node, err := os.Hostname()
+	if err != nil {
+		node = "uvs"
+	}
+	return Config{
+		Node:     node,
+		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto},
+		LAN:      LAN{Announce: AnnounceAuto},
+		Limits:   Limits{Flows: 4_000_000},
+		Timeouts: Timeouts{TCP: 900 * time.Second, TCPFIN: 120 * time.Second, UDP: 300 * time.Second},
+		Admin: Admin{
+			Socket: "/run/uvs/uvs.sock",
+			Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 9740),
+		},
+	}
+}

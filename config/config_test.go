@@ -1,0 +1,206 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// full sets every key, in YAML; the other formats say the same below.
+const full = `
+node: lb1
+device: {name: lb0, queues: 4, egress: link, offload: off}
+addresses:
+  tunnel_source: [192.0.2.11, "2001:db8::11"]
+  fullnat_pool: [198.51.100.0/29, "2001:db8:f::/124"]
+lan: {announce: off, interfaces: [eth0, eth1]}
+limits: {flows: 1000}
+timeouts: {tcp: 10m, tcp_fin: 30s, udp: 1m}
+admin: {socket: /tmp/uvs.sock, listen: "[::1]:9999"}
+services:
+  - name: web
+    listen: ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"]
+    mode: tun
+    scheduler: rr
+    tunnel: {type: gue, port: 6081, checksum: true}
+    on_no_server: reset
+    announce: false
+    health: {type: none}
+    timeouts: {tcp: 5s}
+    real_servers:
+      - {address: 192.0.2.21, weight: 0}
+      - {address: "2001:db8::22", mode: dr}
+`
+
+const fullTOML = `
+node = "lb1"
+device = {name = "lb0", queues = 4, egress = "link", offload = "off"}
+lan = {announce = "off", interfaces = ["eth0", "eth1"]}
+limits = {flows = 1000}
+timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m"}
+admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
+[addresses]
+tunnel_source = ["192.0.2.11", "2001:db8::11"]
+fullnat_pool = ["198.51.100.0/29", "2001:db8:f::/124"]
+[[services]]
+name = "web"
+listen = ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"]
+mode = "tun"
+scheduler = "rr"
+tunnel = {type = "gue", port = 6081, checksum = true}
+on_no_server = "reset"
+announce = false
+health = {type = "none"}
+timeouts = {tcp = "5s"}
+real_servers = [{address = "192.0.2.21", weight = 0}, {address = "2001:db8::22", mode = "dr"}]
+`
+
+const fullJSON = `{
+"node": "lb1",
+"device": {"name": "lb0", "queues": 4, "egress": "link", "offload": "off"},
+"addresses": {"tunnel_source": ["192.0.2.11", "2001:db8::11"], "fullnat_pool": ["198.51.100.0/29", "2001:db8:f::/124"]},
+"lan": {"announce": "off", "interfaces": ["eth0", "eth1"]},
+"limits": {"flows": 1000},
+"timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m"},
+"admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
+"services": [{
+  "name": "web",
+  "listen": ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"],
+  "mode": "tun", "scheduler": "rr",
+  "tunnel": {"type": "gue", "port": 6081, "checksum": true},
+  "on_no_server": "reset", "announce": false, "health": {"type": "none"},
+  "timeouts": {"tcp": "5s"},
+  "real_servers": [{"address": "192.0.2.21", "weight": 0}, {"address": "2001:db8::22", "mode": "dr"}]
+}]}`
+
+var fullConfig = &Config{
+	Node:   "lb1",
+	Device: Device{Name: "lb0", Queues: 4, Egress: EgressLink, Offload: OffloadOff},
+	Addresses: Addresses{
+		TunnelSource: []netip.Addr{netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8::11")},
+		FullNATPool:  []netip.Prefix{netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("2001:db8:f::/124")},
+	},
+	LAN:      LAN{Announce: AnnounceOff, Interfaces: []string{"eth0", "eth1"}},
+	Limits:   Limits{Flows: 1000},
+	Timeouts: Timeouts{TCP: 10 * time.Minute, TCPFIN: 30 * time.Second, UDP: time.Minute},
+	Admin:    Admin{Socket: "/tmp/uvs.sock", Listen: netip.MustParseAddrPort("[::1]:9999")},
+	Services: []Service{{
+		Name: "web",
+		Listen: []Listen{
+			{Addr: netip.MustParseAddr("203.0.113.10"), First: 80, Last: 80, Protocol: TCP},
+			{Addr: netip.MustParseAddr("2001:db8:a::10"), First: 8000, Last: 8010, Protocol: UDP},
+			{Addr: netip.MustParseAddr("203.0.113.11"), First: 0, Last: 65535, Protocol: SCTP},
+		},
+		Mode: TUN, Scheduler: "rr", Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true},
+		OnNoServer: AnswerReset, Announce: false, Health: Health{Type: "none"},
+		Timeouts: Timeouts{TCP: 5 * time.Second, TCPFIN: 30 * time.Second, UDP: time.Minute},
+		RealServers: []RealServer{
+			{Address: netip.MustParseAddrPort("192.0.2.21:0"), Weight: 0, Mode: TUN, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true}},
+			{Address: netip.MustParseAddrPort("[2001:db8::22]:0"), Weight: 1, Mode: DR, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true}},
+		},
+	}},
+}
+
+var compareConfigs = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{})}
+
+func TestParseEveryKeyInEveryFormat(t *testing.T) {
+	for format, raw := range map[string]string{"yaml": full, "toml": fullTOML, "json": fullJSON} {
+		t.Run(format, func(t *testing.T) {
+			got, err := Parse([]byte(raw), format, Options{Schedulers: []string{"rr", "wrr"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(fullConfig, got, compareConfigs); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseDefaults(t *testing.T) {
+	const raw = `
+services:
+  - name: web
+    listen: ["203.0.113.10:80/tcp"]
+    mode: nat
+    real_servers: [{address: "192.0.2.21:8080"}]
+`
+	got, err := Parse([]byte(raw), "yaml", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Services = []Service{{
+		Name:       "web",
+		Listen:     []Listen{{Addr: netip.MustParseAddr("203.0.113.10"), First: 80, Last: 80, Protocol: TCP}},
+		Mode:       NAT,
+		Scheduler:  "wrr",
+		Tunnel:     Tunnel{Type: IPIP},
+		OnNoServer: AnswerICMP,
+		Announce:   true,
+		Health:     Health{Type: "none"},
+		Timeouts:   want.Timeouts,
+		RealServers: []RealServer{
+			{Address: netip.MustParseAddrPort("192.0.2.21:8080"), Weight: 1, Mode: NAT, Tunnel: Tunnel{Type: IPIP}},
+		},
+	}}
+	if diff := cmp.Diff(&want, got, compareConfigs); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if want.Node == "" {
+		t.Error("the default node is empty, want the host's name")
+	}
+}
+
+func TestParseAccepts(t *testing.T) {
+	tests := []struct{ name, raw string }{
+		{"a file without services", `node: lb1`},
+		{"an admin without a TCP port", `admin: {listen: ""}`},
+		{"one document with its marker", "---\nnode: lb1\n"},
+		{"a section without a value, which keeps its defaults", "device:\nnode: lb1\n"},
+		{"an empty list of real servers", service("mode: dr")},
+		{"the same VIP on other ports, protocols and, behind them, on every port",
+			service(`listen: ["203.0.113.10:80/tcp", "203.0.113.10:80/udp", "203.0.113.10:81-90/tcp", "203.0.113.10:0/tcp"]`)},
+		{"both families in nat, each with a real server of its own",
+			service(`listen: ["203.0.113.10:80/tcp", "[2001:db8:a::10]:80/tcp"]`, "mode: nat", `real_servers: [{address: "192.0.2.1:80"}, {address: "[2001:db8::1]:80"}]`)},
+		{"a real server of the other family in tun",
+			service("mode: tun", `real_servers: [{address: "2001:db8::1"}]`)},
+		{"a family that only a real server with a mode of its own can serve",
+			service(`listen: ["[2001:db8:a::10]:80/tcp"]`, "mode: dr", `real_servers: [{address: "2001:db8::1"}, {address: 192.0.2.1, mode: tun}]`)},
+		{"a port of its own in nat on a range of ports",
+			service(`listen: ["203.0.113.10:8000-8010/tcp"]`, "mode: nat", `real_servers: [{address: "192.0.2.1:80"}]`)},
+		{"a gue tunnel of one real server",
+			service("mode: tun", `real_servers: [{address: 192.0.2.1, tunnel: {type: gue}}]`)},
+		{"fullnat with a LIP of the real server's family only",
+			"addresses: {fullnat_pool: [\"2001:db8:f::1\"]}\n" + service("mode: fullnat", `real_servers: [{address: "[2001:db8::1]:80"}]`)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := Parse([]byte(tt.raw), "yaml", Options{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// service is a file with one service; keys replace those of its base.
+func service(keys ...string) string {
+	lines := []string{"name: web", `listen: ["203.0.113.10:80/tcp"]`, "mode: dr"}
+	for _, key := range keys {
+		name, _, _ := strings.Cut(key, ":")
+		for i, line := range lines {
+			if strings.HasPrefix(line, name+":") {
+				lines[i] = key
+				key = ""
+			}
+		}
+		if key != "" {
+			lines = append(lines, key)
+		}
+	}
+	return "services:\n  - " + strings.Join(lines, "\n    ") + "\n"
+}

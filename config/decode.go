@@ -1,0 +1,269 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+)
+
+// decode fills the Config from v's tree and notes every key and value that
+// does not fit.
+func (fs *faults) decode(v *viper.Viper) {
+	var meta mapstructure.Metadata
+	err := v.Unmarshal(fs.cfg, viper.DecodeHook(mapstructure.DecodeHookFuncValue(convert)), func(dc *mapstructure.DecoderConfig) {
+		dc.WeaklyTypedInput = false
+		dc.Metadata = &meta
+	})
+	fs.addDecodeErrors(err)
+
+	unknown := append(meta.Unused, emptyKeys(v)...)
+	slices.Sort(unknown)
+	for _, path := range slices.Compact(unknown) {
+		path = strings.ReplaceAll(path, delimiter, ".")
+		if isLater(path) {
+			fs.add(path, "not in this version of uvs")
+			continue
+		}
+		fs.add(path, "unknown key")
+	}
+}
+
+// addDecodeErrors flattens the tree of errors that mapstructure makes.
+func (fs *faults) addDecodeErrors(err error) {
+	switch e := err.(type) {
+	case nil:
+	case *mapstructure.DecodeError:
+		fs.add(e.Name(), "%v", e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			fs.addDecodeErrors(one)
+		}
+	case interface{ Unwrap() error }:
+		fs.addDecodeErrors(e.Unwrap())
+	default:
+		fs.add("", "%v", err)
+	}
+}
+
+// emptyKeys lists the keys without a value that no section has: viper leaves
+// them out of what it decodes, so a misspelt empty section would go unseen.
+func emptyKeys(v *viper.Viper) []string {
+	known := map[string]bool{}
+	for key := range settableKeys() {
+		for {
+			known[key] = true
+			dot := strings.LastIndexByte(key, '.')
+			if dot < 0 {
+				break
+			}
+			key = key[:dot]
+		}
+	}
+	known["services"] = true
+	var unknown []string
+	for _, key := range v.AllKeys() {
+		path := strings.ReplaceAll(key, delimiter, ".")
+		if v.Get(key) == nil && !known[path] {
+			unknown = append(unknown, path)
+		}
+	}
+	return unknown
+}
+
+// laterKeys are documented but come with a later version. They are refused by
+// a message of their own rather than ignored: whoever writes one counts on
+// what it does.
+var laterKeys = map[string]bool{
+	"bgp":                                 true,
+	"services[].persistence":              true,
+	"services[].quorum":                   true,
+	"services[].scheduler_flags":          true,
+	"services[].sorry_server":             true,
+	"services[].health":                   true,
+	"services[].real_servers[].max_flows": true,
+	"services[].real_servers[].min_flows": true,
+}
+
+// isLater says whether path, or a section that it lies in, is in laterKeys.
+func isLater(path string) bool {
+	var b strings.Builder // path without indexes
+	for i := 0; i < len(path); i++ {
+		if path[i] == '.' && laterKeys[b.String()] {
+			return true
+		}
+		b.WriteByte(path[i])
+		if path[i] == '[' {
+			for i+1 < len(path) && path[i+1] != ']' {
+				i++
+			}
+		}
+	}
+	return laterKeys[b.String()]
+}
+
+var (
+	addrType       = reflect.TypeFor[netip.Addr]()
+	addrPortType   = reflect.TypeFor[netip.AddrPort]()
+	durationType   = reflect.TypeFor[time.Duration]()
+	listenType     = reflect.TypeFor[Listen]()
+	prefixType     = reflect.TypeFor[netip.Prefix]()
+	queuesType     = reflect.TypeFor[Queues]()
+	realServerType = reflect.TypeFor[RealServer]()
+	serviceType    = reflect.TypeFor[Service]()
+)
+
+// convert is called for every value of the tree, from outside inwards, before
+// mapstructure stores it in to. It parses what has a form and refuses what
+// mapstructure would bend: numbers as text, fractions, numbers that do not
+// fit, durations without a unit.
+func convert(from, to reflect.Value) (any, error) {
+	if from.Kind() == reflect.Interface {
+		from = from.Elem()
+	}
+	t := to.Type()
+	if parse := parsers[t]; parse != nil {
+		if from.Kind() != reflect.String {
+			return nil, fmt.Errorf("must be a text in quotes, is %v", describe(from))
+		}
+		return parse(from.String())
+	}
+	switch t {
+	case durationType:
+		if from.Kind() != reflect.String {
+			return nil, fmt.Errorf("must be a duration with its unit, such as 30s, is %v", describe(from))
+		}
+		d, err := time.ParseDuration(from.String())
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a duration such as 30s, 1m30s or 500ms", from.String())
+		}
+		return d, nil
+	case queuesType:
+		if from.Kind() == reflect.String && from.String() == "auto" {
+			return 0, nil
+		}
+		n, err := wholeNumber(from)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf(`must be "auto" or a number of queues, is %v`, describe(from))
+		}
+		return n, nil
+	}
+	switch t.Kind() {
+	case reflect.Int:
+		return wholeNumber(from)
+	case reflect.Bool:
+		if from.Kind() != reflect.Bool {
+			return nil, fmt.Errorf("must be true or false, is %v", describe(from))
+		}
+	case reflect.String:
+		if from.Kind() != reflect.String {
+			return nil, fmt.Errorf("must be a text, is %v", describe(from))
+		}
+	case reflect.Slice:
+		if from.Kind() != reflect.Slice {
+			return nil, fmt.Errorf("must be a list, is %v", describe(from))
+		}
+	case reflect.Struct:
+		return section(from, t)
+	}
+	return from.Interface(), nil
+}
+
+// parsers are the types that are written as one text.
+var parsers = map[reflect.Type]func(string) (any, error){
+	addrType: func(s string) (any, error) {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not an IP address", s)
+		}
+		return a, nil
+	},
+	addrPortType: func(s string) (any, error) {
+		if s == "" {
+			return netip.AddrPort{}, nil
+		}
+		return parseServer(s)
+	},
+	listenType: func(s string) (any, error) { return ParseListen(s) },
+	prefixType: func(s string) (any, error) {
+		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			return netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network such as 198.51.100.0/29", s)
+		}
+		return p, nil
+	},
+}
+
+// section checks that a value is one and fills in the defaults of those that
+// stand in lists.
+func section(from reflect.Value, t reflect.Type) (any, error) {
+	if from.Kind() != reflect.Map {
+		return nil, fmt.Errorf("must be a section with keys, is %v", describe(from))
+	}
+	tree, ok := from.Interface().(map[string]any)
+	if !ok {
+		return nil, errors.New("has a key that is not a text")
+	}
+	defaults := listDefaults[t]
+	if defaults == nil {
+		return tree, nil
+	}
+	tree = maps.Clone(tree)
+	for key, value := range defaults {
+		if tree[key] == nil {
+			tree[key] = value
+		}
+	}
+	return tree, nil
+}
+
+// listDefaults are the defaults of sections in lists, where Default cannot
+// put them. A real server takes its mode and tunnel from its service.
+var listDefaults = map[reflect.Type]map[string]any{
+	serviceType: {
+		"scheduler":    "wrr",
+		"on_no_server": string(AnswerICMP),
+		"announce":     true,
+	},
+	realServerType: {"weight": 1},
+}
+
+// wholeNumber accepts the forms that the three formats give a number: int
+// (YAML), int64 (TOML), float64 (JSON).
+func wholeNumber(v reflect.Value) (int, error) {
+	switch {
+	case v.CanInt():
+		return int(v.Int()), nil
+	case v.CanUint() && v.Uint() <= math.MaxInt:
+		return int(v.Uint()), nil
+	case v.CanFloat() && v.Float() == math.Trunc(v.Float()) && math.Abs(v.Float()) < 1<<53:
+		return int(v.Float()), nil
+	}
+	return 0, fmt.Errorf("must be a whole number, is %v", describe(v))
+}
+
+// describe shows a value of the tree in a message.
+func describe(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.String:
+		return fmt.Sprintf("the text %q", v.String())
+	case reflect.Map:
+		return "a section"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Invalid:
+		return "nothing"
+	}
+	return fmt.Sprint(v.Interface())
+}
