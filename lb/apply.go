@@ -1,0 +1,169 @@
+package lb
+
+import (
+	"reflect"
+	"slices"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// An account is what lives on of a service over reloads, by its name.
+type account struct {
+	servers []*RealServer // the last form of each record, those removed but not freed too
+	retired Traffic       // of the records that were freed
+}
+
+// Apply replaces the configuration as a whole, or returns every fault of c and
+// changes nothing.
+//
+// Flows go on with the real server and the mode that opened them, those of
+// removed real servers too, until they end. A real server that stays keeps
+// its place, its counters and its flows; one that comes back before its
+// last flow has ended gets all three back; one whose mode changes keeps its
+// place and counts from zero. New ones go to the head of the list, as in IPVS,
+// in the order of the configuration.
+func (b *Balancer) Apply(c Config) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.freeRecords()
+
+	byID := slices.Clone(*b.servers.byID.Load())
+	next := &snapshot{
+		listens: map[listenKey]*service{},
+		vips:    map[vipKey]struct{}{},
+		locals:  slices.Clone(c.Locals),
+	}
+	byName := map[string]*service{}
+	for i := range c.Services {
+		s := b.buildService(&c.Services[i], &byID)
+		byName[s.name] = s
+		next.services = append(next.services, s)
+		for _, l := range s.listens {
+			for k := range l.keys {
+				next.listens[k] = s
+				next.vips[vipKey{k.vip, k.family}] = struct{}{}
+			}
+		}
+	}
+	b.byName = byName
+	b.servers.byID.Store(&byID) // before the services that pick from it
+	b.state.Store(next)
+	return nil
+}
+
+// freeRecords forgets the real servers that were removed and have no flow any
+// more, so that their ids can be given to others.
+func (b *Balancer) freeRecords() {
+	for name, a := range b.accounts {
+		var set []*RealServer
+		if s := b.byName[name]; s != nil {
+			set = s.set
+		}
+		a.servers = slices.DeleteFunc(a.servers, func(rs *RealServer) bool {
+			if slices.Contains(set, rs) || !rs.free() {
+				return false
+			}
+			a.retired.add(rs.traffic.sum())
+			b.freeIDs = append(b.freeIDs, rs.id)
+			return true
+		})
+		if set == nil && b.byName[name] == nil && len(a.servers) == 0 {
+			delete(b.accounts, name)
+		}
+	}
+}
+
+func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service {
+	a := b.accounts[c.Name]
+	if a == nil {
+		a = new(account)
+		b.accounts[c.Name] = a
+	}
+	s := &service{
+		name:       c.Name,
+		listens:    slices.Clone(c.Listens),
+		onNoServer: c.OnNoServer,
+		lifetimes:  c.Timeouts.lifetimes(),
+	}
+	before := b.byName[c.Name]
+	if before == nil {
+		before = new(service)
+	}
+	wanted := map[packet.Endpoint]*RealServerConfig{}
+	for i := range c.RealServers {
+		wanted[packet.EndpointFrom(c.RealServers[i].Address)] = &c.RealServers[i]
+	}
+	for _, rs := range before.set {
+		if rc := wanted[rs.Endpoint]; rc != nil {
+			s.set = append(s.set, b.buildRealServer(rc, s, a, byID))
+			delete(wanted, rs.Endpoint)
+		}
+	}
+	for i := range c.RealServers {
+		rc := &c.RealServers[i]
+		if wanted[packet.EndpointFrom(rc.Address)] != nil {
+			s.set = slices.Insert(s.set, 0, b.buildRealServer(rc, s, a, byID))
+		}
+	}
+	s.v4 = s.scheduler(packet.IPv4, c.Scheduler, before.v4)
+	s.v6 = s.scheduler(packet.IPv6, c.Scheduler, before.v6)
+	return s
+}
+
+// scheduler is the one for clients of a family, nil where the service has no
+// such listen or real server.
+func (s *service) scheduler(family uint8, build NewScheduler, before Scheduler) Scheduler {
+	listens := slices.ContainsFunc(s.listens, func(l Listen) bool {
+		_, f := packet.AddrFrom(l.VIP)
+		return f == family
+	})
+	if !listens {
+		return nil
+	}
+	var set []*RealServer
+	for _, rs := range s.set {
+		if rs.Endpoint.Family == family || rs.Mode.Crosses() {
+			set = append(set, rs)
+		}
+	}
+	if len(set) == 0 {
+		return nil
+	}
+	return build(set, before)
+}
+
+// buildRealServer gives the real server the record that it had, or a new one.
+func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, byID *[]*RealServer) *RealServer {
+	rs := &RealServer{
+		Endpoint: packet.EndpointFrom(c.Address),
+		Weight:   c.Weight,
+		Mode:     c.Mode,
+		service:  s,
+	}
+	for i, was := range a.servers {
+		if was.Endpoint == rs.Endpoint && reflect.DeepEqual(was.Mode, rs.Mode) {
+			rs.record = was.record
+			rs.Mode = was.Mode
+			a.servers[i] = rs
+			(*byID)[rs.id] = rs
+			return rs
+		}
+	}
+	rs.record = &record{traffic: make(traffic, len(b.queues))}
+	_, replies := rs.Mode.ReplyTuple(Flow{Server: rs})
+	rs.oneSided = !replies
+	rs.pathMTU.Store(int32(b.pathMTU[c.Address.Addr()]))
+	if n := len(b.freeIDs); n > 0 {
+		rs.id = b.freeIDs[n-1]
+		b.freeIDs = b.freeIDs[:n-1]
+		(*byID)[rs.id] = rs
+	} else {
+		rs.id = uint32(len(*byID))
+		*byID = append(*byID, rs)
+	}
+	a.servers = append(a.servers, rs)
+	return rs
+}

@@ -1,0 +1,110 @@
+package lb
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// Options are what a Balancer is made with.
+type Options struct {
+	Queues int // how many Queues handle packets; 0: 1
+	Flows  int // limit of the flow table; 0: 4 million
+}
+
+const defaultFlows = 4_000_000
+
+// A Balancer owns the flow table and the configuration. Packets enter by its
+// Queues; everything else is the control plane, safe from any goroutine.
+type Balancer struct {
+	table   *Table
+	servers *registry
+	queues  []*Queue
+	state   atomic.Pointer[snapshot] // never nil
+
+	mu       sync.Mutex
+	accounts map[string]*account // by the name of the service
+	freeIDs  []uint32            // of records that were freed
+	pathMTU  map[netip.Addr]int  // as SetPathMTU had it
+	byName   map[string]*service // the services of state
+}
+
+// New makes a Balancer without services.
+func New(o Options) (*Balancer, error) {
+	if o.Queues == 0 {
+		o.Queues = 1
+	}
+	if o.Flows == 0 {
+		o.Flows = defaultFlows
+	}
+	if o.Queues < 0 {
+		return nil, fmt.Errorf("%d queues", o.Queues)
+	}
+	b := &Balancer{
+		servers:  newRegistry(),
+		accounts: map[string]*account{},
+		pathMTU:  map[netip.Addr]int{},
+	}
+	var err error
+	if b.table, err = newTable(o.Flows, b.servers); err != nil {
+		return nil, err
+	}
+	b.state.Store(new(snapshot))
+	for i := range o.Queues {
+		b.queues = append(b.queues, &Queue{b: b, index: i})
+	}
+	return b, nil
+}
+
+// Queue is the handler of the i-th queue of packets, to be used by one
+// goroutine at a time.
+func (b *Balancer) Queue(i int) *Queue { return b.queues[i] }
+
+const (
+	sweepEvery = time.Second / 16
+
+	// sweepBudget is how many entries a sweep looks at, enough for 500 000
+	// flows to end in a second.
+	sweepBudget = 1 << 15
+)
+
+// Run frees the flows that are due until ctx ends. clock is the one that the
+// packet loops read.
+func (b *Balancer) Run(ctx context.Context, clock func() time.Duration) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			b.table.Sweep(clock(), sweepBudget)
+		}
+	}
+}
+
+// Close gives the memory of the flow table back. No Queue may be used any
+// more, and Run must have returned.
+func (b *Balancer) Close() { b.table.close() }
+
+// SetPathMTU says that the path to the real servers with address rip carries
+// packets of at most mtu bytes; 0 says that it is not known. Real servers
+// that are added later get the same value.
+func (b *Balancer) SetPathMTU(rip netip.Addr, mtu int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pathMTU[rip] = mtu
+	addr, family := packet.AddrFrom(rip)
+	for _, a := range b.accounts {
+		for _, rs := range a.servers {
+			if rs.Endpoint.Addr == addr && rs.Endpoint.Family == family {
+				rs.pathMTU.Store(int32(mtu))
+			}
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package lb
+
+import (
+	"time"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// A Queue handles the packets of one goroutine:
+//
+//  1. find the flow of the packet's tuple in the table;
+//  2. without one, find the service and let its scheduler open a flow;
+//  3. count the packet for its real server;
+//  4. check that it fits the path to the real server;
+//  5. rewrite it as the flow's mode says.
+type Queue struct {
+	b     *Balancer
+	index int
+	_     [64]byte // the counters share no cache line with another queue's
+	queueCounters
+	answers answers
+	_       [64]byte
+}
+
+// Handle decides what becomes of p, which Parse accepted, and changes it in
+// place. Neither p nor its bytes are kept. now is monotonic time; it must be
+// the time of Run's clock.
+func (q *Queue) Handle(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason) {
+	v, r := q.handle(p, now)
+	if r != packet.OK {
+		q.reasons[r].add(1)
+	}
+	return v, r
+}
+
+func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason) {
+	t := &p.Tuple
+	if t.Proto != packet.TCP && t.Proto != packet.UDP && t.Proto != packet.SCTP {
+		return q.notBalanced(p)
+	}
+	ev, opens := eventOf(p)
+	hash := t.Hash(q.b.table.seed)
+	f, d, ok := q.b.table.lookup(t, hash, ev, opens, tickOf(now))
+	if ok {
+		q.hit.add(1)
+	} else {
+		svc := q.b.state.Load().find(t)
+		if svc == nil || ev == eventPeek {
+			return q.notBalanced(p)
+		}
+		if !opens {
+			q.missNonSYN.add(1)
+			return packet.Pass, packet.NotSYN // the netstack knows what to answer
+		}
+		q.missSYN.add(1)
+		var why packet.Reason
+		f, why = q.open(t, hash, ev, tickOf(now))
+		switch why {
+		case packet.OK:
+		case packet.NoRealServer:
+			return q.refuse(p, svc.onNoServer, now)
+		default:
+			return packet.Drop, why
+		}
+	}
+	f.Server.traffic[q.index].count(p, d)
+	return q.forward(p, f, d, now)
+}
+
+// notBalanced handles a packet that no flow has and that no service takes.
+func (q *Queue) notBalanced(p *packet.Packet) (packet.Verdict, packet.Reason) {
+	t := &p.Tuple
+	s := q.b.state.Load()
+	switch {
+	case s.isVIP(t):
+		if p.IsICMPError() || t.Proto == packet.ICMPv4 || t.Proto == packet.ICMPv6 {
+			return packet.Pass, packet.OK
+		}
+		return packet.Pass, packet.NoService
+	case s.isLocal(t):
+		// The real server's flow has ended here. A reset ends it there too.
+		if t.Proto == packet.TCP && !p.IsICMPError() && p.ReplyReset() {
+			return packet.Send, packet.NotSYN
+		}
+		return packet.Drop, packet.NoService
+	}
+	return packet.Return, packet.OK
+}
+
+// open lets the service's scheduler choose a real server and remembers the
+// choice.
+func (q *Queue) open(t *packet.Tuple, hash uint64, ev event, now uint32) (Flow, packet.Reason) {
+	for {
+		svc := q.b.state.Load().find(t)
+		if svc == nil {
+			return Flow{}, packet.NoService // a reload took it a moment ago
+		}
+		rs := svc.pick(t)
+		if rs == nil {
+			return Flow{}, packet.NoRealServer
+		}
+		if !rs.acquire() {
+			continue // freed by a reload; the snapshot is newer now
+		}
+		return q.b.table.insert(Flow{
+			Tuple:  *t,
+			Server: rs,
+			State:  first(t.Proto).next(ev, Request, rs.oneSided),
+		}, hash, now)
+	}
+}
+
+// refuse tells a client that no real server takes its flow.
+func (q *Queue) refuse(p *packet.Packet, how OnNoServer, now time.Duration) (packet.Verdict, packet.Reason) {
+	switch {
+	case how == AnswerDrop:
+	case how == AnswerReset && p.Tuple.Proto == packet.TCP:
+		if p.ReplyReset() {
+			return packet.Send, packet.NoRealServer
+		}
+	default:
+		return q.answer(p, packet.PortUnreachable, 0, now, packet.NoRealServer)
+	}
+	return packet.Drop, packet.NoRealServer
+}
+
+// answer turns p into an ICMP error from the address that it was sent to.
+func (q *Queue) answer(p *packet.Packet, kind packet.ErrorKind, mtu int, now time.Duration, why packet.Reason) (packet.Verdict, packet.Reason) {
+	if !q.answers.take(now) {
+		return packet.Drop, packet.RateLimited
+	}
+	if !p.ReplyError(p.Tuple.Dst, kind, mtu) {
+		return packet.Drop, why
+	}
+	return packet.Send, why
+}
+
+// forward rewrites p as a packet of f.
+func (q *Queue) forward(p *packet.Packet, f Flow, d Direction, now time.Duration) (packet.Verdict, packet.Reason) {
+	rw := f.Server.Mode.Rewrite(f, d)
+	if rw.None {
+		return packet.Drop, packet.NoReplyPath
+	}
+	if mtu := f.Server.PathMTU(); d == Request && mtu > 0 {
+		if growth := growth(&rw, p.Tuple.Family); p.SegmentLen()+growth > mtu && p.DontFragment() {
+			return q.answer(p, packet.PacketTooBig, mtu-growth, now, packet.TooBig)
+		}
+	}
+	if why := rw.Apply(p); why != packet.OK {
+		return packet.Drop, why
+	}
+	return packet.Send, packet.OK
+}
+
+// growth is how many bytes longer, or shorter, rw makes a packet.
+func growth(rw *packet.Rewrite, family uint8) int {
+	n := rw.Encap.Overhead()
+	if to := rw.Dst.Family; to != 0 && to != family {
+		if to == packet.IPv6 {
+			return n + 20
+		}
+		return n - 20
+	}
+	return n
+}
+
+// answers limits the ICMP errors of one queue to those that Linux sends
+// (icmp_msgs_per_sec, icmp_msgs_burst): a token bucket.
+type answers struct {
+	tokens int
+	filled time.Duration // when tokens was right
+}
+
+const (
+	answersPerSecond = 1000
+	answersBurst     = 50
+)
+
+func (a *answers) take(now time.Duration) bool {
+	const each = time.Second / answersPerSecond
+	if n := int((now - a.filled) / each); n > 0 {
+		a.tokens = min(a.tokens+n, answersBurst)
+		a.filled += time.Duration(n) * each
+	}
+	if a.tokens == 0 {
+		return false
+	}
+	a.tokens--
+	return true
+}

@@ -1,0 +1,189 @@
+package lb
+
+import (
+	"fmt"
+	"math/bits"
+	"sync"
+)
+
+// An index slot names an entry and has enough of the tuple's hash to be moved
+// without looking at the entry. Its upper half is the tag, the lower 32 bits of
+// the hash; then come the entry's number and a bit that tells a reply tuple
+// from a request tuple. No slot is 0.
+type indexSlot uint64
+
+// slotOf is a slot without its tag.
+func slotOf(entry uint32, reply bool) indexSlot {
+	s := indexSlot(entry) << 1
+	if reply {
+		s |= 1
+	}
+	return s
+}
+
+func (s indexSlot) tag() uint32   { return uint32(s >> 32) }
+func (s indexSlot) entry() uint32 { return uint32(s) >> 1 }
+func (s indexSlot) isReply() bool { return s&1 != 0 }
+
+// A hint is a slot of a reply tuple that may be in any shard.
+type hint struct {
+	hash  uint64
+	entry uint32 // 0: none
+}
+
+// hints are the entries that one hash's reply slots name. Two tuples of a
+// shard have the same tag once in a million shards, so few have to fit.
+type hints struct {
+	n       int
+	entries [4]uint32
+}
+
+func (h *hints) add(entry uint32) {
+	if h.n < len(h.entries) {
+		h.entries[h.n] = entry
+		h.n++
+	}
+}
+
+func (h *hints) list() []uint32 { return h.entries[:h.n] }
+
+// first is where the probing for hash starts, at and after walk on. An empty
+// index reads as one free slot.
+func (s *shard) first(hash uint64) uint32 {
+	return uint32(hash) & uint32(len(s.slots)-1)
+}
+
+func (s *shard) after(i uint32) uint32 { return (i + 1) & uint32(len(s.slots)-1) }
+
+func (s *shard) at(i uint32) indexSlot {
+	if i >= uint32(len(s.slots)) {
+		return 0
+	}
+	return indexSlot(s.slots[i])
+}
+
+// put adds a slot; there is room for it, see roomLocked.
+func (s *shard) put(hash uint64, slot indexSlot) {
+	slot |= indexSlot(hash) << 32
+	i := s.first(hash)
+	for s.at(i) != 0 {
+		i = s.after(i)
+	}
+	s.slots[i] = uint64(slot)
+	s.keys++
+}
+
+// remove removes one slot that is equal to slot, if there is any, and closes
+// the gap, so that the index never fills with tombstones.
+func (s *shard) remove(hash uint64, slot indexSlot) {
+	slot |= indexSlot(hash) << 32
+	i := s.first(hash)
+	for s.at(i) != slot {
+		if s.at(i) == 0 {
+			return
+		}
+		i = s.after(i)
+	}
+	mask := uint32(len(s.slots) - 1)
+	for j := s.after(i); s.at(j) != 0; j = s.after(j) {
+		if home := s.at(j).tag() & mask; (j-home)&mask >= (j-i)&mask {
+			s.slots[i] = s.slots[j]
+			i = j
+		}
+	}
+	s.slots[i] = 0
+	s.keys--
+}
+
+// minSlotBits makes the smallest index of a shard one page.
+const minSlotBits = 9
+
+// roomLocked makes room for one more key in the index of shard id, which is
+// locked: at most three quarters of the slots are in use.
+func (t *Table) roomLocked(s *shard, id uint32) error {
+	if int(s.keys) < len(s.slots)/4*3 {
+		return nil
+	}
+	size := max(minSlotBits, bits.Len(uint(len(s.slots))))
+	slots, err := t.arenas.take(size, id)
+	if err != nil {
+		return err
+	}
+	old := s.slots
+	s.slots, s.keys = slots, 0
+	for _, v := range old {
+		if v != 0 {
+			s.put(v>>32, indexSlot(v&(1<<32-1)))
+		}
+	}
+	if old != nil {
+		t.arenas.leave(size - 1)
+	}
+	return nil
+}
+
+// arenas hold the indexes of all shards, one arena per size, in which each
+// shard has its place. Shards grow at about the same time, so few arenas are
+// alive at once and their huge pages fill up.
+type arenas struct {
+	shards int
+
+	mu      sync.Mutex // taken with a shard's lock held
+	bySize  [32]arena
+	retired [][]uint64 // left by the last shard; unmapping takes long, so Sweep does it
+}
+
+type arena struct {
+	slots []uint64
+	users int
+}
+
+// take gives shard id its index of 1<<size slots.
+func (a *arenas) take(size int, id uint32) ([]uint64, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if size >= len(a.bySize) {
+		return nil, fmt.Errorf("a shard's index of 2^%d slots", size)
+	}
+	r := &a.bySize[size]
+	if r.slots == nil {
+		slots, err := reserve[uint64](a.shards << size)
+		if err != nil {
+			return nil, err
+		}
+		r.slots = slots
+	}
+	r.users++
+	from := int(id) << size
+	return r.slots[from : from+1<<size : from+1<<size], nil
+}
+
+// leave is called by a shard that took a larger index.
+func (a *arenas) leave(size int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := &a.bySize[size]
+	if r.users--; r.users == 0 {
+		a.retired = append(a.retired, r.slots)
+		r.slots = nil
+	}
+}
+
+// tidy gives back the arenas that no shard uses.
+func (a *arenas) tidy() {
+	a.mu.Lock()
+	retired := a.retired
+	a.retired = nil
+	a.mu.Unlock()
+	for _, slots := range retired {
+		unreserve(slots)
+	}
+}
+
+func (a *arenas) close() {
+	a.tidy()
+	for i := range a.bySize {
+		unreserve(a.bySize[i].slots)
+		a.bySize[i] = arena{}
+	}
+}

@@ -1,0 +1,200 @@
+package lb
+
+import "github.com/uvs-project/uvs/packet"
+
+// insert adds the flow f, whose State is that after its first packet, until
+// now plus its state's lifetime. f.Server has been acquired for it; the
+// table releases it when the flow ends, or at once where the flow is not added.
+//
+// Where the client's tuple has a flow already, made by another queue a moment
+// ago, that one is returned instead. Otherwise Local is what the mode chose.
+func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
+	id := t.shardOf(hash)
+	if t.live.Add(1) > t.limit && !t.evict(id, now) {
+		t.live.Add(-1)
+		f.Server.release()
+		return Flow{}, packet.TableFull
+	}
+	mode := f.Server.Mode
+	local, ok := mode.Local(f, 0)
+	if !ok {
+		t.live.Add(-1)
+		f.Server.release()
+		return Flow{}, packet.NoPort
+	}
+	f.Local = local
+
+	s := &t.shards[id]
+	s.mu.Lock()
+	if other, ok := t.findLocked(s, &f.Tuple, hash); ok {
+		s.mu.Unlock()
+		t.live.Add(-1)
+		f.Server.release()
+		return other, packet.OK
+	}
+	n := t.allocateLocked(s, id)
+	if n == 0 {
+		s.mu.Unlock()
+		t.live.Add(-1)
+		f.Server.release()
+		return Flow{}, packet.TableFull
+	}
+	t.fillLocked(s, n, f, now)
+	s.put(hash, slotOf(n, false))
+	gen := t.entries[n].gen
+	s.mu.Unlock()
+
+	if f.Server.oneSided {
+		return f, packet.OK
+	}
+	return t.claimReply(f, hash, n, gen)
+}
+
+// findLocked finds the flow of a request tuple in its shard, due or not.
+func (t *Table) findLocked(s *shard, key *packet.Tuple, hash uint64) (Flow, bool) {
+	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
+		slot := s.at(i)
+		if slot.tag() != uint32(hash) || slot.isReply() {
+			continue
+		}
+		if e := &t.entries[slot.entry()]; e.tuple == *key {
+			return t.flow(e), true
+		}
+	}
+	return Flow{}, false
+}
+
+// allocateLocked takes an entry and room for its slot; 0 says that there is
+// none.
+func (t *Table) allocateLocked(s *shard, id uint32) uint32 {
+	if t.roomLocked(s, id) != nil {
+		return 0 // no memory: full in all but name
+	}
+	if n := s.free; n != 0 {
+		s.free = t.entries[n].next
+		return n
+	}
+	if s.fresh == s.freshEnd {
+		chunk := t.chunks.Add(1) - 1
+		if int(chunk) >= len(t.owners) {
+			t.chunks.Add(^uint32(0))
+			return 0
+		}
+		t.owners[chunk] = uint16(id)
+		s.fresh = chunk * chunkEntries
+		s.freshEnd = s.fresh + chunkEntries
+	}
+	s.fresh++
+	return s.fresh - 1
+}
+
+func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
+	e := &t.entries[n]
+	*e = entry{
+		tuple:    f.Tuple,
+		state:    f.State,
+		flags:    flagLive,
+		server:   f.Server.id,
+		local:    f.Local,
+		deadline: now + f.Server.service.lifetimes[f.State],
+		gen:      e.gen,
+	}
+	if f.Server.oneSided {
+		e.flags |= flagOneSided
+	}
+	if states[f.State].active {
+		f.Server.active.Add(1)
+	}
+	if s.live == 0 {
+		s.turned = now >> slotShift // nothing is filed: no turn to catch up with
+	}
+	s.live++
+	s.created++
+	t.fileLocked(s, n)
+}
+
+// claimReply makes the flow f, in entry n, findable by its reply tuple. While
+// that belongs to another flow the mode proposes another Local, or takes it
+// over where it has no choice.
+func (t *Table) claimReply(f Flow, hash uint64, n uint32, gen uint16) (Flow, packet.Reason) {
+	mode := f.Server.Mode
+	for try := 1; ; try++ {
+		reply, _ := mode.ReplyTuple(f)
+		h := hint{hash: reply.Hash(t.seed), entry: n}
+		rivals, ok := t.addReply(h)
+		if !ok {
+			return t.giveUp(f, hash, n, gen, packet.TableFull)
+		}
+		rival := t.holder(rivals, &reply)
+		if rival == 0 {
+			return f, packet.OK
+		}
+		local, ok := mode.Local(f, try)
+		if !ok && try == 1 {
+			t.removeReply(hint{hash: h.hash, entry: rival})
+			return f, packet.OK
+		}
+		t.removeReply(h)
+		if !ok {
+			return t.giveUp(f, hash, n, gen, packet.NoPort)
+		}
+		f.Local = local
+		s := &t.shards[t.shardOf(hash)]
+		s.mu.Lock()
+		e := &t.entries[n]
+		still := e.flags&flagLive != 0 && e.gen == gen
+		if still {
+			e.local = local
+		}
+		s.mu.Unlock()
+		if !still {
+			return Flow{}, packet.TableFull // another queue's flow evicted it
+		}
+	}
+}
+
+// addReply adds the slot of a reply tuple and returns the other entries that
+// the same hash leads to.
+func (t *Table) addReply(h hint) (others hints, ok bool) {
+	id := t.shardOf(h.hash)
+	s := &t.shards[id]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.roomLocked(s, id) != nil {
+		return others, false
+	}
+	for i := s.first(h.hash); s.at(i) != 0; i = s.after(i) {
+		slot := s.at(i)
+		if slot.tag() == uint32(h.hash) && slot.isReply() && slot.entry() != h.entry {
+			others.add(slot.entry())
+		}
+	}
+	s.put(h.hash, slotOf(h.entry, true))
+	return others, true
+}
+
+// holder is the one of the entries whose flow has the reply tuple, or 0.
+func (t *Table) holder(of hints, reply *packet.Tuple) uint32 {
+	for _, n := range of.list() {
+		s := &t.shards[t.ownerOf(n)]
+		s.mu.Lock()
+		ok := t.repliesBy(n, reply)
+		s.mu.Unlock()
+		if ok {
+			return n
+		}
+	}
+	return 0
+}
+
+// giveUp takes back a flow that could not be made findable by its replies.
+func (t *Table) giveUp(f Flow, hash uint64, n uint32, gen uint16, why packet.Reason) (Flow, packet.Reason) {
+	s := &t.shards[t.shardOf(hash)]
+	s.mu.Lock()
+	if e := &t.entries[n]; e.flags&flagLive != 0 && e.gen == gen {
+		s.created--
+		t.removeLocked(s, n) // its reply slot is gone already
+	}
+	s.mu.Unlock()
+	return Flow{}, why
+}

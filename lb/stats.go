@@ -1,0 +1,107 @@
+package lb
+
+import (
+	"slices"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// Stats is what a Balancer has counted since it was made, summed over its
+// queues at the moment of asking.
+type Stats struct {
+	Services []ServiceStats
+	Flows    FlowStats
+	Lookups  Lookups
+	Reasons  [packet.NumReasons]uint64 // packets by what happened to them, dropped or not; OK is not counted
+}
+
+// FlowStats is the state of the flow table.
+type FlowStats struct {
+	Now, Limit int
+	Created    uint64
+	Expired    uint64 // ended by time or by a new connection in their place
+	Evicted    uint64 // given up because the table was full
+}
+
+// ServiceStats is one service of the configuration in force.
+type ServiceStats struct {
+	Name    string
+	Listens []Listen
+	Traffic
+	RealServers []RealServerStats // in list order, the newest first, then the removed ones that have flows
+}
+
+// RealServerStats is one real server of one service.
+type RealServerStats struct {
+	Endpoint      packet.Endpoint
+	Mode          string
+	Weight        int
+	Removed       bool // not in the configuration any more
+	ActiveFlows   int64
+	InactiveFlows int64
+	PathMTU       int // bytes; 0 unknown
+	Traffic
+}
+
+// Stats sums the counters.
+func (b *Balancer) Stats() Stats {
+	var s Stats
+	for _, q := range b.queues {
+		s.Lookups.Hit += q.hit.value()
+		s.Lookups.MissSYN += q.missSYN.value()
+		s.Lookups.MissNonSYN += q.missNonSYN.value()
+		for r := range s.Reasons {
+			s.Reasons[r] += q.reasons[r].value()
+		}
+	}
+	s.Flows = b.table.stats()
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, svc := range b.state.Load().services {
+		s.Services = append(s.Services, svc.stats(b.accounts[svc.name]))
+	}
+	return s
+}
+
+func (s *service) stats(a *account) ServiceStats {
+	st := ServiceStats{Name: s.name, Listens: slices.Clone(s.listens), Traffic: a.retired}
+	add := func(rs *RealServer, removed bool) {
+		r := RealServerStats{
+			Endpoint:      rs.Endpoint,
+			Mode:          rs.Mode.String(),
+			Weight:        rs.Weight,
+			Removed:       removed,
+			ActiveFlows:   rs.ActiveFlows(),
+			InactiveFlows: rs.InactiveFlows(),
+			PathMTU:       rs.PathMTU(),
+			Traffic:       rs.traffic.sum(),
+		}
+		st.Traffic.add(r.Traffic)
+		if !removed || r.ActiveFlows+r.InactiveFlows > 0 {
+			st.RealServers = append(st.RealServers, r)
+		}
+	}
+	for _, rs := range s.set {
+		add(rs, false)
+	}
+	for _, rs := range a.servers {
+		if !slices.Contains(s.set, rs) {
+			add(rs, true)
+		}
+	}
+	return st
+}
+
+func (t *Table) stats() FlowStats {
+	st := FlowStats{Now: t.Len(), Limit: t.Limit()}
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		st.Created += s.created
+		st.Expired += s.expired
+		st.Evicted += s.evicted
+		s.mu.Unlock()
+	}
+	return st
+}

@@ -1,0 +1,287 @@
+package lb
+
+import (
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// A Table finds the Flow of a packet, whichever way the packet travels.
+//
+// It is cut into shards by a seeded hash, so that no client can aim at one. A
+// flow's entry belongs to the shard of its request tuple and is guarded by
+// that shard's lock. Two index slots name the entry: one in its own shard for
+// the request tuple, and one, in whatever shard the hash says, for the reply
+// tuple of a mode whose replies come back through the director.
+//
+// A goroutine never holds two shard locks. A slot of a reply tuple is
+// therefore a hint only: who follows it locks the entry's shard and compares
+// the whole tuple, which is computed anew from the entry. So a slot may
+// outlive its entry for the moment until it is removed without routing
+// anything wrongly.
+//
+// Entries and slots are flat values without pointers in memory of their own:
+// they cost the garbage collector nothing, and the shards are small enough
+// (flowsPerShard) that growing one is no noticeable pause.
+type Table struct {
+	seed      uint64 // random per process
+	servers   *registry
+	limit     int64
+	shardBits int
+
+	shards  []shard
+	entries []entry  // by entry number; 0 is none
+	owners  []uint16 // the shard of each chunk of entries, written once before the chunk is used
+	heads   []uint32 // of all shards' timing wheels, see wheel.go
+
+	live   atomic.Int64  // flows, and inserts under way; at most limit
+	chunks atomic.Uint32 // of entries handed to shards
+
+	arenas arenas // of the shards' indexes
+
+	cursor uint32 // the shard that Sweep visits next; the sweeper's own
+}
+
+// An entry is one flow, one cache line.
+type entry struct {
+	tuple      packet.Tuple
+	state      State
+	flags      uint8
+	server     uint32 // id in the registry
+	local      uint32 // Flow.Local
+	deadline   uint32 // tick from which on the flow does not exist any more
+	next, prev uint32 // neighbours in the list of the wheel's slot, or the next free entry
+	filed      uint16 // the wheel's slot: class, then slot
+	gen        uint16 // counts the flows that the entry has held, to know it again
+}
+
+const (
+	flagLive     = 1 << iota // holds a flow
+	flagOneSided             // the mode's real servers answer the client directly
+)
+
+// A shard is a part of the table.
+type shard struct {
+	mu sync.Mutex // never held together with another shard's
+
+	// Guarded by mu, as are the shard's entries and its part of heads. The
+	// first cache line is what a lookup reads.
+	slots    []uint64 // the index: open addressing, length a power of two, or empty
+	keys     uint32   // slots in use
+	turned   uint32   // first slot of the wheel, counted from time 0, that is not emptied yet
+	free     uint32   // list of entries that held a flow
+	fresh    uint32   // next entry of the chunk that never held one
+	freshEnd uint32
+	live     uint32
+	_        [8]byte
+	created  uint64
+	expired  uint64
+	evicted  uint64
+	_        [40]byte
+}
+
+const (
+	// flowsPerShard is how many flows a shard has when the table is full. Its
+	// index then has 16384 slots at most, which grow in some 50 µs.
+	flowsPerShard = 4096
+
+	maxShardBits = 16 // owners are 16 bits
+
+	// chunkEntries is how many entries a shard takes at a time: 8 KiB.
+	chunkEntries = 128
+
+	maxLimit = 1 << 30 // an entry number has 31 bits, and shards need slack
+)
+
+// A tick is the unit of the table's clock, 67 ms: 32 bits last nine years.
+const tickShift = 26
+
+func tickOf(now time.Duration) uint32 { return uint32(now >> tickShift) }
+
+// ticks rounds up, so that nothing ends early.
+func ticks(d time.Duration) uint32 { return uint32((d + 1<<tickShift - 1) >> tickShift) }
+
+// newTable makes a table for at most limit flows of the real servers that
+// servers knows.
+func newTable(limit int, servers *registry) (*Table, error) {
+	if limit < 1 || limit > maxLimit {
+		return nil, fmt.Errorf("a limit of %d flows is not within 1 and %d", limit, maxLimit)
+	}
+	t := &Table{seed: rand.Uint64(), servers: servers, limit: int64(limit), shardBits: shardBits(limit)}
+	n := 1 << t.shardBits
+	t.shards = make([]shard, n)
+
+	// Shards fill unevenly and keep the chunks that they took once.
+	numChunks := (limit+limit/4)/chunkEntries + 4*n + 1
+	t.owners = make([]uint16, numChunks)
+	t.chunks.Store(1) // chunk 0 holds entry 0
+	var err error
+	if t.entries, err = reserve[entry](numChunks * chunkEntries); err != nil {
+		return nil, err
+	}
+	if t.heads, err = reserve[uint32](n * headsPerShard); err != nil {
+		unreserve(t.entries)
+		return nil, err
+	}
+	t.arenas.shards = n
+	return t, nil
+}
+
+// shardBits gives shards of flowsPerShard flows, and smaller ones where that
+// would leave too few for several queues.
+func shardBits(limit int) int {
+	fit := bits.Len(uint((limit - 1) / flowsPerShard))
+	few := min(6, bits.Len(uint((limit-1)/256)))
+	return min(max(fit, few), maxShardBits)
+}
+
+// close gives the memory back. The table must not be used any more.
+func (t *Table) close() {
+	unreserve(t.entries)
+	unreserve(t.heads)
+	t.arenas.close()
+}
+
+// Len is the number of flows.
+func (t *Table) Len() int { return int(t.live.Load()) }
+
+// Limit is the most flows that the table takes.
+func (t *Table) Limit() int { return int(t.limit) }
+
+func (t *Table) shardOf(hash uint64) uint32 {
+	return uint32(hash >> 1 >> (63 - t.shardBits))
+}
+
+// ownerOf is the shard of entry n.
+func (t *Table) ownerOf(n uint32) uint32 { return uint32(t.owners[n/chunkEntries]) }
+
+// flow copies entry n, whose lock is held.
+func (t *Table) flow(e *entry) Flow {
+	return Flow{Tuple: e.tuple, Server: t.servers.get(e.server), Local: e.local, State: e.state}
+}
+
+// lookup finds the flow of a packet with the tuple key, whose hash is given,
+// and takes the flow's life on by ev. It finds nothing where the flow is due,
+// or where opens says that the packet opens a new flow and the old one is
+// closed; that flow is removed.
+func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now uint32) (f Flow, d Direction, ok bool) {
+	var elsewhere hints
+	id := t.shardOf(hash)
+	s := &t.shards[id]
+	s.mu.Lock()
+	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
+		slot := s.at(i)
+		if slot.tag() != uint32(hash) {
+			continue
+		}
+		n := slot.entry()
+		if slot.isReply() {
+			elsewhere.add(n)
+			continue
+		}
+		if e := &t.entries[n]; e.tuple == *key {
+			return t.hit(s, n, Request, ev, opens, now)
+		}
+	}
+	s.mu.Unlock()
+	for _, n := range elsewhere.list() {
+		o := &t.shards[t.ownerOf(n)]
+		o.mu.Lock()
+		if t.repliesBy(n, key) {
+			return t.hit(o, n, Reply, ev, opens, now)
+		}
+		o.mu.Unlock()
+	}
+	return Flow{}, 0, false
+}
+
+// repliesBy says whether key is the reply tuple of the flow in entry n, whose
+// lock is held.
+func (t *Table) repliesBy(n uint32, key *packet.Tuple) bool {
+	e := &t.entries[n]
+	if e.flags&(flagLive|flagOneSided) != flagLive {
+		return false
+	}
+	f := t.flow(e)
+	reply, ok := f.Server.Mode.ReplyTuple(f)
+	return ok && reply == *key
+}
+
+// hit is called with s locked, the shard of entry n, and unlocks it.
+func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now uint32) (Flow, Direction, bool) {
+	e := &t.entries[n]
+	due := int32(e.deadline-now) <= 0
+	if due || opens && d == Request && e.state.reopens() {
+		s.expired++
+		gone := t.removeLocked(s, n)
+		s.mu.Unlock()
+		t.removeReply(gone)
+		return Flow{}, 0, false
+	}
+	f := t.flow(e)
+	if ev != eventPeek {
+		state := e.state.next(ev, d, e.flags&flagOneSided != 0)
+		e.deadline = now + f.Server.service.lifetimes[state]
+		if state != e.state {
+			t.changeLocked(s, n, f.Server, state)
+			f.State = state
+		}
+	}
+	s.mu.Unlock()
+	return f, d, true
+}
+
+// changeLocked moves the flow of entry n to another state and files it anew,
+// since its deadline may be earlier than before and its class another.
+func (t *Table) changeLocked(s *shard, n uint32, rs *RealServer, state State) {
+	e := &t.entries[n]
+	switch was, is := states[e.state].active, states[state].active; {
+	case is && !was:
+		rs.active.Add(1)
+	case was && !is:
+		rs.active.Add(-1)
+	}
+	e.state = state
+	t.unfileLocked(n)
+	t.fileLocked(s, n)
+}
+
+// removeLocked takes the flow out of entry n of the locked shard s. The caller
+// gives the result to removeReply once it holds no lock.
+func (t *Table) removeLocked(s *shard, n uint32) (reply hint) {
+	e := &t.entries[n]
+	f := t.flow(e)
+	if tuple, ok := f.Server.Mode.ReplyTuple(f); ok {
+		reply = hint{hash: tuple.Hash(t.seed), entry: n}
+	}
+	s.remove(e.tuple.Hash(t.seed), slotOf(n, false))
+	t.unfileLocked(n)
+	if states[e.state].active {
+		f.Server.active.Add(-1)
+	}
+	f.Server.release()
+	e.flags = 0
+	e.gen++
+	e.next = s.free
+	s.free = n
+	s.live--
+	t.live.Add(-1)
+	return reply
+}
+
+// removeReply removes the slot that names a reply tuple, if there is one. The
+// caller holds no lock.
+func (t *Table) removeReply(h hint) {
+	if h.entry == 0 {
+		return
+	}
+	s := &t.shards[t.shardOf(h.hash)]
+	s.mu.Lock()
+	s.remove(h.hash, slotOf(h.entry, true))
+	s.mu.Unlock()
+}

@@ -1,0 +1,187 @@
+package lb
+
+import "time"
+
+// Expiry is a timing wheel per shard and class. The wheel has a list of
+// entries per slot; an entry is filed in the slot in which its deadline falls,
+// or in the farthest. A packet only stores a new deadline. When the slot is
+// reached, what is due is removed and the rest is filed anew, so the table is
+// never scanned and a busy flow costs one refiling per turn of the wheel.
+//
+// A flow is gone at its deadline for whoever looks it up, to the tick; the
+// wheel only frees the memory, up to a slot's width later.
+
+const (
+	slotShift     = 4                            // a slot is 16 ticks wide, 1.07 s
+	wheelSlots    = 256                          // so one turn takes 275 s
+	headsPerShard = int(numClasses) * wheelSlots // heads of the lists, 4 KiB
+)
+
+// fileLocked files entry n, which belongs to the locked shard s, by its state
+// and deadline.
+func (t *Table) fileLocked(s *shard, n uint32) {
+	e := &t.entries[n]
+	ahead := min(max(int32(e.deadline>>slotShift-s.turned), 0), wheelSlots-1)
+	slot := (s.turned + uint32(ahead)) % wheelSlots
+	e.filed = uint16(states[e.state].class)*wheelSlots + uint16(slot)
+	head := t.head(n, e.filed)
+	e.prev, e.next = 0, *head
+	if e.next != 0 {
+		t.entries[e.next].prev = n
+	}
+	*head = n
+}
+
+// unfileLocked takes entry n out of the list in which it is filed.
+func (t *Table) unfileLocked(n uint32) {
+	e := &t.entries[n]
+	if e.prev != 0 {
+		t.entries[e.prev].next = e.next
+	} else {
+		*t.head(n, e.filed) = e.next
+	}
+	if e.next != 0 {
+		t.entries[e.next].prev = e.prev
+	}
+}
+
+// head is the head of a list in the wheel of entry n's shard.
+func (t *Table) head(n uint32, filed uint16) *uint32 {
+	return &t.heads[int(t.ownerOf(n))*headsPerShard+int(filed)]
+}
+
+// burst is how many entries are looked at while a lock is held: some 5 µs.
+const burst = 32
+
+// Sweep frees the flows that are due. It visits a sixteenth of the shards and
+// looks at not many more than budget entries; what is left is done by the next
+// calls. It is to be called by one goroutine, some sixteen times a second.
+func (t *Table) Sweep(now time.Duration, budget int) {
+	for range max(1, len(t.shards)/16) {
+		for more := true; more; {
+			if budget <= 0 {
+				return
+			}
+			var looked int
+			looked, more = t.turn(t.cursor, tickOf(now))
+			budget -= looked
+		}
+		t.cursor = (t.cursor + 1) % uint32(len(t.shards))
+	}
+	t.arenas.tidy()
+}
+
+// turn turns the wheel of a shard until now, or until it has looked at burst
+// entries and says that there may be more.
+func (t *Table) turn(id, now uint32) (looked int, more bool) {
+	var replies [burst]hint
+	removed := 0
+	slot := now >> slotShift
+	s := &t.shards[id]
+	s.mu.Lock()
+	switch lag := int32(slot - s.turned); {
+	case s.live == 0:
+		s.turned = slot
+	case lag > wheelSlots:
+		s.turned = slot - wheelSlots // one turn sees everything
+	}
+	for int32(slot-s.turned) > 0 && looked < burst {
+		n := t.filedAt(id, s.turned)
+		if n == 0 {
+			s.turned++
+			continue
+		}
+		looked++
+		if int32(t.entries[n].deadline-now) <= 0 {
+			s.expired++
+			replies[removed] = t.removeLocked(s, n)
+			removed++
+			continue
+		}
+		t.unfileLocked(n)
+		t.fileLocked(s, n)
+	}
+	more = int32(slot-s.turned) > 0
+	s.mu.Unlock()
+	for _, r := range replies[:removed] {
+		t.removeReply(r)
+	}
+	return looked, more
+}
+
+// filedAt is an entry of any class in a slot of the locked shard id, or 0.
+func (t *Table) filedAt(id, slot uint32) uint32 {
+	heads := t.heads[int(id)*headsPerShard:][:headsPerShard]
+	for c := range int(numClasses) {
+		if n := heads[c*wheelSlots+int(slot%wheelSlots)]; n != 0 {
+			return n
+		}
+	}
+	return 0
+}
+
+const (
+	// evictShards is how many shards are searched for a flow to give up. When
+	// the table is full every shard is about full, so the first one decides.
+	evictShards = 8
+
+	// minIdle, in ticks, is how long a UDP flow must have been silent to be
+	// given up: 2 s, so that an exchange under way is left alone.
+	minIdle = 30
+
+	// maxRefile bounds the busy UDP flows that one search files anew.
+	maxRefile = 8
+)
+
+// evict gives up a flow to make room for one in shard id: one that nobody has
+// answered yet, or one that is closed, or a UDP flow that is idle, and of those
+// the one that would end first. An established flow is never given up. The
+// caller holds no lock.
+func (t *Table) evict(id, now uint32) bool {
+	for i := range uint32(min(evictShards, len(t.shards))) {
+		id := (id + i) % uint32(len(t.shards))
+		s := &t.shards[id]
+		var reply hint
+		s.mu.Lock()
+		n := t.victimLocked(s, id, now)
+		if n != 0 {
+			s.evicted++
+			reply = t.removeLocked(s, n)
+		}
+		s.mu.Unlock()
+		t.removeReply(reply)
+		if n != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// victimLocked finds the flow of shard id to give up, or 0.
+func (t *Table) victimLocked(s *shard, id, now uint32) uint32 {
+	for c := classOpening; c < classKept; c++ {
+		heads := t.heads[int(id)*headsPerShard+int(c)*wheelSlots:][:wheelSlots]
+		refiled := 0
+		for i := uint32(0); i < wheelSlots; i++ {
+			n := heads[(s.turned+i)%wheelSlots]
+			if n == 0 {
+				continue
+			}
+			e := &t.entries[n]
+			if c != classUDP {
+				return n
+			}
+			lifetime := t.servers.get(e.server).service.lifetimes[e.state]
+			if lifetime-(e.deadline-now) >= minIdle {
+				return n
+			}
+			if refiled++; refiled > maxRefile || e.deadline>>slotShift-s.turned <= i {
+				break // what follows was active even later
+			}
+			t.unfileLocked(n)
+			t.fileLocked(s, n)
+			i-- // the slot has a new head
+		}
+	}
+	return 0
+}
