@@ -153,21 +153,31 @@ func (p *Packet) setUDP(t []byte, delta uint64, src, dst *Endpoint) {
 	}
 }
 
-// setSCTP sets addresses and ports of an SCTP packet. Its CRC covers the ports
-// and is no sum that could be amended, so it is computed again over the whole
-// packet if a port changes.
+// setSCTP sets addresses and ports of an SCTP packet, which has no
+// pseudo-header.
 func (p *Packet) setSCTP(t []byte, src, dst *Endpoint) Reason {
-	sport, dport := binary.BigEndian.Uint16(t[0:2]), binary.BigEndian.Uint16(t[2:4])
-	if src.Family != 0 && src.Port != sport || dst.Family != 0 && dst.Port != dport {
-		if len(t) < sctpHeaderLen {
-			return Truncated
-		}
-		if p.frag.Is {
-			return CannotTranslate
-		}
-		setPorts(t, src, dst)
-		fillSCTP(t)
+	if why := setPortsSCTP(t, src, dst, p.frag.Is); why != OK {
+		return why
 	}
 	p.setAddrs(src, dst)
+	return OK
+}
+
+// setPortsSCTP sets the ports of the SCTP packet t. Its CRC covers them and is
+// no sum that could be amended, so it is computed again over the whole packet
+// if one changes; that cannot be done for a fragment.
+func setPortsSCTP(t []byte, src, dst *Endpoint, fragment bool) Reason {
+	sport, dport := binary.BigEndian.Uint16(t[0:2]), binary.BigEndian.Uint16(t[2:4])
+	if (src.Family == 0 || src.Port == sport) && (dst.Family == 0 || dst.Port == dport) {
+		return OK
+	}
+	if len(t) < sctpHeaderLen {
+		return Truncated
+	}
+	if fragment {
+		return CannotTranslate
+	}
+	setPorts(t, src, dst)
+	fillSCTP(t)
 	return OK
 }

@@ -113,14 +113,6 @@ func versionOf(proto uint8) uint8 {
 	return 4
 }
 
-// The values of the ECN field (RFC 3168).
-const (
-	notECT = 0
-	ect1   = 1
-	ect0   = 2
-	ce     = 3
-)
-
 // markInner brings the congestion mark of the outer class into the inner
 // packet. It is false where the packet must be dropped instead.
 func markInner(b []byte, outer uint8) bool {

@@ -50,14 +50,21 @@ func (p *Packet) Prepend() Reason {
 	case GRE:
 		proto = protoGRE
 	}
-	if e.Family == IPv4 {
-		p.putOuter4(b, inner, proto)
-	} else {
-		p.putOuter6(b, inner, proto)
+	tos, ttl := class(inner)
+	if tos&3 == ce {
+		tos = tos&^3 | ect0
+	}
+	switch {
+	case e.Family == IPv6:
+		putHeader6(b, total-40, tos, ttl, proto, &e.Src, &e.Dst)
+	case p.family == IPv4 && inner[6]&0x40 != 0:
+		putHeader4(b, total, tos, ttl, proto, 0, dontFragment, &e.Src, &e.Dst)
+	default:
+		putHeader4(b, total, tos, ttl, proto, ident(&e.Src, &e.Dst), 0, &e.Src, &e.Dst)
 	}
 	t := b[outer:]
 	p.family, p.proto, p.l4 = e.Family, proto, outer
-	p.frag, p.isErr, p.routed = Fragment{}, false, false
+	p.frag, p.isErr, p.only6 = Fragment{}, false, false
 	switch e.Kind {
 	case GUE:
 		p.putGUE(t, innerProto)
@@ -66,31 +73,6 @@ func (p *Packet) Prepend() Reason {
 	}
 	e.Kind = NoEncap
 	return OK
-}
-
-func (p *Packet) putOuter4(b, inner []byte, proto uint8) {
-	tos, ttl := class(inner)
-	b[0], b[1] = 0x45, outerClass(tos)
-	binary.BigEndian.PutUint16(b[2:4], uint16(len(b)))
-	copy(b[12:16], p.Encap.Src[:4])
-	copy(b[16:20], p.Encap.Dst[:4])
-	if p.family == IPv4 && inner[6]&0x40 != 0 {
-		binary.BigEndian.PutUint32(b[4:8], 0x4000) // no id, DF
-	} else {
-		binary.BigEndian.PutUint16(b[4:6], ident(b[12:16], b[16:20]))
-		b[6], b[7] = 0, 0
-	}
-	b[8], b[9] = ttl, proto
-	sumHeader4(b[:20])
-}
-
-func (p *Packet) putOuter6(b, inner []byte, proto uint8) {
-	tos, ttl := class(inner)
-	binary.BigEndian.PutUint32(b[0:4], 6<<28|uint32(outerClass(tos))<<20)
-	binary.BigEndian.PutUint16(b[4:6], uint16(len(b)-40))
-	b[6], b[7] = proto, ttl
-	copy(b[8:24], p.Encap.Src[:])
-	copy(b[24:40], p.Encap.Dst[:])
 }
 
 // putGUE writes the UDP and GUE headers to the start of t, whose rest is the
@@ -115,19 +97,4 @@ func putGRE(t []byte, ether uint16, withSum bool) {
 		binary.BigEndian.PutUint32(t[4:8], 0)
 		binary.BigEndian.PutUint16(t[4:6], ^sum(t, 0))
 	}
-}
-
-// class gives the TOS or traffic class and the TTL or hop limit of a packet.
-func class(b []byte) (tos, ttl uint8) {
-	if b[0]>>4 == 4 {
-		return b[1], b[8]
-	}
-	return b[0]<<4 | b[1]>>4, b[7]
-}
-
-func outerClass(tos uint8) uint8 {
-	if tos&3 == 3 {
-		return tos &^ 1
-	}
-	return tos
 }

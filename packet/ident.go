@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"sync/atomic"
 )
@@ -25,12 +26,8 @@ func init() {
 	}
 }
 
-// ident is the next identification for a packet between the addresses.
-func ident(src, dst []byte) uint16 {
-	i := (words4(src)*31 + words4(dst)) * 0x9e3779b97f4a7c15 >> 58
-	return uint16(idents[i].next.Add(1))
-}
-
-func words4(b []byte) uint64 {
-	return uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
+// ident is the next identification for a packet between the IPv4 addresses.
+func ident(src, dst *Addr) uint16 {
+	pair := uint64(binary.BigEndian.Uint32(src[:4]))<<32 | uint64(binary.BigEndian.Uint32(dst[:4]))
+	return uint16(idents[pair*0x9e3779b97f4a7c15>>58].next.Add(1))
 }

@@ -17,10 +17,10 @@ const (
 
 // headers6 is what walk6 found.
 type headers6 struct {
-	l4     int   // offset of what follows the extension headers
-	proto  uint8 // of what follows
-	routed bool  // a routing header has segments left: the destination is not the last one
-	frag   Fragment
+	l4    int   // offset of what follows the extension headers
+	proto uint8 // of what follows
+	only6 bool  // they say what IPv4 has no words for
+	frag  Fragment
 }
 
 // walk6 walks over the extension headers of the IPv6 packet b, which has at
@@ -43,10 +43,13 @@ func walk6(b []byte) (h headers6, why Reason) {
 		default:
 			return h, OK
 		}
+		// Behind a fragment header it is part of what was cut to pieces.
+		h.only6 = h.only6 || h.frag.Is
 		ext := b[h.l4:]
 		switch h.proto {
 		case extAuth:
 			size = 8 + 4*int(ext[1])
+			h.only6 = true
 		case extFragment:
 			size = 8
 			off := binary.BigEndian.Uint16(ext[2:4])
@@ -58,7 +61,7 @@ func walk6(b []byte) (h headers6, why Reason) {
 			}
 			h.frag = Fragment{ID: binary.BigEndian.Uint32(ext[4:8]), Offset: off &^ 7, More: off&1 != 0, Is: true}
 		case extRouting:
-			h.routed = h.routed || ext[3] != 0
+			h.only6 = h.only6 || ext[3] != 0 // segments left
 		}
 		if size > len(ext) {
 			return h, Truncated

@@ -61,7 +61,7 @@ type Packet struct {
 	family uint8    // of the IP header
 	proto  uint8    // of what follows the IP headers; Tuple.Proto may be an embedded packet's
 	isErr  bool     // an ICMP error with a usable embedded packet
-	routed bool     // an IPv6 routing header has segments left
+	only6  bool     // extension headers say what IPv4 has no words for
 }
 
 // Reset makes p the packet buf[start:end], not yet parsed.

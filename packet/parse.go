@@ -56,7 +56,7 @@ func (p *Packet) parse4(b []byte) Reason {
 	}
 	p.end = p.start + total
 	p.family, p.proto = IPv4, b[9]
-	p.l4, p.routed = hlen, false
+	p.l4, p.only6 = hlen, false
 	if ff := binary.BigEndian.Uint16(b[6:8]); ff&0x3fff != 0 {
 		p.frag = Fragment{
 			ID:     uint32(binary.BigEndian.Uint16(b[4:6])),
@@ -90,7 +90,7 @@ func (p *Packet) parse6(b []byte) Reason {
 	}
 	p.end = p.start + total
 	p.family, p.proto = IPv6, h.proto
-	p.l4, p.routed, p.frag = h.l4, h.routed, h.frag
+	p.l4, p.only6, p.frag = h.l4, h.only6, h.frag
 	if p.frag.Is && int(p.frag.Offset)+total-h.l4 > 65535 {
 		return FragmentOverlap
 	}

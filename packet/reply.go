@@ -144,27 +144,14 @@ func (p *Packet) putOwnHeader(proto uint8, src, dst *Addr) []byte {
 	p.proto = proto
 	if p.family == IPv6 {
 		p.l4 = 40
-		binary.BigEndian.PutUint32(b[0:4], 6<<28)
-		binary.BigEndian.PutUint16(b[4:6], uint16(len(b)-40))
-		b[6], b[7] = proto, ownTTL
-		copy(b[8:24], src[:])
-		copy(b[24:40], dst[:])
+		putHeader6(b, len(b)-40, 0, ownTTL, proto, src, dst)
 		return b[40:]
 	}
 	p.l4 = 20
-	b[0] = 0x45
-	binary.BigEndian.PutUint16(b[2:4], uint16(len(b)))
-	copy(b[12:16], src[:4])
-	copy(b[16:20], dst[:4])
 	if proto == ICMPv4 { // may be fragmented
-		b[1] = errorClass4
-		binary.BigEndian.PutUint16(b[4:6], ident(b[12:16], b[16:20]))
-		b[6], b[7] = 0, 0
+		putHeader4(b, len(b), errorClass4, ownTTL, proto, ident(src, dst), 0, src, dst)
 	} else {
-		b[1] = 0
-		binary.BigEndian.PutUint32(b[4:8], 0x4000) // no id, DF
+		putHeader4(b, len(b), 0, ownTTL, proto, 0, dontFragment, src, dst)
 	}
-	b[8], b[9] = ownTTL, proto
-	sumHeader4(b[:20])
 	return b[20:]
 }

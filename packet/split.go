@@ -36,7 +36,7 @@ func (s *Splitter) Next(dst *Packet) bool {
 	dst.Reset(dst.buf, Headroom, Headroom+copy(dst.buf[Headroom:], src[:p.SegmentLen()]))
 	dst.Tuple, dst.NextHop, dst.Encap = p.Tuple, p.NextHop, p.Encap
 	dst.l4, dst.inner, dst.frag = p.l4, p.inner, p.frag
-	dst.family, dst.proto, dst.isErr, dst.routed = p.family, p.proto, p.isErr, p.routed
+	dst.family, dst.proto, dst.isErr, dst.only6 = p.family, p.proto, p.isErr, p.only6
 	dst.VNet = p.VNet
 	if p.VNet.GSOType != GSONone {
 		head, size := int(p.VNet.HdrLen), int(p.VNet.GSOSize)
