@@ -34,33 +34,52 @@ func (p *Packet) Decapsulate(guePort uint16) (EncapKind, Reason) {
 	if p.frag.Is || p.VNet.GSOType != GSONone {
 		return kind, CannotTranslate
 	}
-	n, version, why := p.tunnelHeader(kind, t)
+	off := p.l4
+	if kind == GUE {
+		// A checksum of zero is none, over IPv6 too (RFC 6935).
+		if binary.BigEndian.Uint16(t[udpChecksum:]) != 0 && !p.TransportChecksumOK() {
+			return kind, BadTunnel
+		}
+		off += udpHeaderLen
+	}
+	outer, _ := class(p.buf[p.start:p.end])
+	return kind, p.strip(kind, p.proto, outer, off)
+}
+
+// DecapsulatePayload is Decapsulate for what a socket received: p is what stood
+// behind the outer IP header, or behind the UDP header for GUE, not parsed.
+// proto is the protocol in the outer IP header and class its traffic class.
+// The UDP checksum is the kernel's business.
+func (p *Packet) DecapsulatePayload(kind EncapKind, proto, class uint8) Reason {
+	return p.strip(kind, proto, class, 0)
+}
+
+// strip verifies the tunnel header at off and makes p the packet behind it.
+func (p *Packet) strip(kind EncapKind, proto, outer uint8, off int) Reason {
+	t := p.buf[p.start+off : p.end]
+	n, version, why := tunnelHeader(kind, proto, t)
 	if why != OK {
-		return kind, why
+		return why
 	}
 	inner := t[n:]
 	if len(inner) < 20 || version == 6 && len(inner) < 40 {
-		return kind, Truncated
+		return Truncated
 	}
-	if inner[0]>>4 != version {
-		return kind, BadTunnel
+	if inner[0]>>4 != version || !markInner(inner, outer) {
+		return BadTunnel
 	}
-	outer, _ := class(p.buf[p.start:p.end])
-	if !markInner(inner, outer) {
-		return kind, BadTunnel
-	}
-	p.Reset(p.buf, p.start+p.l4+n, p.end)
-	return kind, OK
+	p.Reset(p.buf, p.start+off+n, p.end)
+	return OK
 }
 
-// tunnelHeader verifies the header at the start of the outer payload t and
-// gives its length and the IP version that must follow.
-func (p *Packet) tunnelHeader(kind EncapKind, t []byte) (n int, version uint8, why Reason) {
+// tunnelHeader verifies the header at the start of t and gives its length and
+// the IP version that must follow. proto is the outer IP header's.
+func tunnelHeader(kind EncapKind, proto uint8, t []byte) (n int, version uint8, why Reason) {
 	switch kind {
 	case IPIP:
-		return 0, versionOf(p.proto), OK
+		return 0, versionOf(proto), OK
 	case GUE:
-		return p.gueHeader(t)
+		return gueHeader(t)
 	}
 	if len(t) < 4 {
 		return 0, 0, Truncated
@@ -88,22 +107,16 @@ func (p *Packet) tunnelHeader(kind EncapKind, t []byte) (n int, version uint8, w
 	return 0, 0, BadTunnel
 }
 
-func (p *Packet) gueHeader(t []byte) (n int, version uint8, why Reason) {
-	if len(t) < udpHeaderLen+4 {
+func gueHeader(t []byte) (n int, version uint8, why Reason) {
+	switch {
+	case len(t) < 4:
 		return 0, 0, Truncated
-	}
-	// A checksum of zero is none, over IPv6 too (RFC 6935).
-	if binary.BigEndian.Uint16(t[udpChecksum:]) != 0 && !p.TransportChecksumOK() {
+	case t[0]>>6 == 1:
+		return 0, t[0] >> 4, OK
+	case t[0] != 0 || t[2]|t[3] != 0 || t[1] != protoIPIP && t[1] != protoIPv6:
 		return 0, 0, BadTunnel
 	}
-	g := t[udpHeaderLen:]
-	if g[0]>>6 == 1 {
-		return udpHeaderLen, g[0] >> 4, OK
-	}
-	if g[0] != 0 || g[2]|g[3] != 0 || g[1] != protoIPIP && g[1] != protoIPv6 {
-		return 0, 0, BadTunnel
-	}
-	return udpHeaderLen + 4, versionOf(g[1]), OK
+	return 4, versionOf(t[1]), OK
 }
 
 func versionOf(proto uint8) uint8 {

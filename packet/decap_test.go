@@ -31,6 +31,27 @@ func TestDecapsulateUndoesEncapsulate(t *testing.T) {
 	}
 }
 
+func TestDecapsulatePayload(t *testing.T) {
+	for _, in := range [][]byte{pt.TCP(client4, vip4, pt.Pad(33)), pt.TCP(client6, vip6, pt.Pad(33))} {
+		for _, kind := range []packet.EncapKind{packet.IPIP, packet.GUE, packet.GRE} {
+			p := pt.Parsed(t, in)
+			r := tunnel(kind, dip4, rs4, true)
+			if why := r.Apply(p); why != packet.OK {
+				t.Fatal(why)
+			}
+			outer, stripped := p.Bytes(), 20
+			if kind == packet.GUE {
+				stripped += 8
+			}
+			p = pt.Load(outer[stripped:])
+			if why := p.DecapsulatePayload(kind, outer[9], outer[1]); why != packet.OK {
+				t.Fatalf("kind %d: %v", kind, why)
+			}
+			diff(t, p.Bytes(), in)
+		}
+	}
+}
+
 func TestDecapsulate(t *testing.T) {
 	inner4, inner6 := pt.TCP(client4, vip4), pt.TCP(client6, vip6)
 	ipip := func(inner []byte, opts ...pt.Option) []byte {
