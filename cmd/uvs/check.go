@@ -1,0 +1,66 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/uvs-project/uvs/config"
+)
+
+// source is where a command reads the configuration: -c and --set.
+type source struct {
+	path string
+	set  []string
+}
+
+func (s *source) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&s.path, "config", "c", "", "configuration file (.yaml, .yml, .toml or .json)")
+	cmd.Flags().StringArrayVar(&s.set, "set", nil, "replace one key of the file, such as limits.flows=1000 (may be repeated)")
+}
+
+// load reads the configuration and builds everything of it that does not
+// touch the machine, so that a fault in it shows before anything happened.
+func (s *source) load() (*config.Config, error) {
+	if s.path == "" {
+		return nil, usageError{errors.New("no configuration file: give one with -c FILE")}
+	}
+	cfg, err := config.Load(s.path, config.Options{
+		Set:       s.set,
+		LookupEnv: os.LookupEnv,
+	})
+	if err != nil {
+		return nil, usageError{fmt.Errorf("%s:\n%w", s.path, err)}
+	}
+	return cfg, nil
+}
+
+func newCheck() *cobra.Command {
+	var from source
+	cmd := &cobra.Command{
+		Use:   "check -c FILE",
+		Short: "Check a configuration file and say every fault in it",
+		Long: `check reads a configuration file as run would and says every fault in it, each
+with the path of its key. It does not touch the machine and needs no rights.
+
+Exit codes: 0 the file is good, 2 it is not.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := from.load()
+			if err != nil {
+				return err
+			}
+			listens, servers := 0, 0
+			for _, s := range cfg.Services {
+				listens += len(s.Listen)
+				servers += len(s.RealServers)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d services on %d addresses and ports, %d real servers\n", from.path, len(cfg.Services), listens, servers)
+			return err
+		},
+	}
+	from.flags(cmd)
+	return cmd
+}
