@@ -35,6 +35,9 @@ type record struct {
 // freed is the value of flows from which no acquire can climb out.
 const freed = math.MinInt64 / 2
 
+// Same says whether r and o are one real server in two configurations.
+func (r *RealServer) Same(o *RealServer) bool { return r.record == o.record }
+
 // acquire counts one more flow. It is false when the record has been freed
 // meanwhile: the caller has an old snapshot and picks again from the new one.
 func (r *record) acquire() bool {

@@ -131,14 +131,6 @@ const (
 	sctpAbort
 )
 
-// TCP flag bits as packet.TCPFlags gives them.
-const (
-	flagFIN = 1
-	flagSYN = 2
-	flagRST = 4
-	flagACK = 16
-)
-
 // eventOf reads the event from p and says whether p may open a flow.
 func eventOf(p *packet.Packet) (e event, opens bool) {
 	if p.IsICMPError() {

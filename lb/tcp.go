@@ -1,16 +1,18 @@
 package lb
 
+import "github.com/uvs-project/uvs/packet"
+
 // tcpEvent ranks the flags as IPVS does: RST, SYN, FIN, ACK. A flow is opened
 // by SYN without RST, whatever else is set.
 func tcpEvent(flags uint8) (e event, opens bool) {
 	switch {
-	case flags&flagRST != 0:
+	case flags&packet.RST != 0:
 		return tcpRST, false
-	case flags&flagSYN != 0:
+	case flags&packet.SYN != 0:
 		return tcpSYN, true
-	case flags&flagFIN != 0:
+	case flags&packet.FIN != 0:
 		return tcpFIN, false
-	case flags&flagACK != 0:
+	case flags&packet.ACK != 0:
 		return tcpACK, false
 	}
 	return tcpNoFlag, false
