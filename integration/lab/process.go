@@ -75,6 +75,9 @@ func (h *Host) Start(cmd *exec.Cmd) (*Process, error) {
 	}
 	go func() {
 		p.err = cmd.Wait()
+		// What it left behind in its group goes with it, at once: later the
+		// number may be somebody else's.
+		unix.Kill(-p.PID(), unix.SIGKILL)
 		close(p.exited)
 	}()
 	if !h.lab.atClose(p.Stop) {
@@ -149,6 +152,7 @@ func (p *Process) Stop() {
 	p.Signal(unix.SIGTERM)
 	select {
 	case <-p.exited:
+		return
 	case <-time.After(stopPatience):
 	}
 	unix.Kill(-p.PID(), unix.SIGKILL) // the group has the process' own number
