@@ -23,7 +23,7 @@ type contender struct {
 
 	// setup makes the lane's director, and its real server where the mode
 	// asks for it, carry connections to l.target, and sets l.witness.
-	setup func(l *lane) error
+	setup func(ctx context.Context, l *lane) error
 }
 
 // contenders lists all there are, in the order of tables and turns.
@@ -59,10 +59,10 @@ func contenderByName(name string) (contender, error) {
 	return contender{}, fmt.Errorf("no contender %q", name)
 }
 
-func setupKernel(l *lane) error {
+func setupKernel(_ context.Context, l *lane) error {
 	l.target = serverAddr
 	l.witnessBytes = true
-	l.witness = l.bytesOut("servers")
+	l.witness = l.bytesOut("server")
 	return nil
 }
 
@@ -76,28 +76,29 @@ const dnatRules = `table ip bench {
 }
 `
 
-func setupNFTables(l *lane) error {
+func setupNFTables(ctx context.Context, l *lane) error {
 	path, err := l.config("nft.rules", dnatRules)
 	if err != nil {
 		return err
 	}
 	l.witness = func(ctx context.Context) (uint64, error) {
-		out, err := l.director.Output(ctx, "nft", "-j", "list", "counter", "ip", "bench", "connections")
+		out, err := l.director.Run(ctx, "nft", "-j", "list", "counter", "ip", "bench", "connections")
 		if err != nil {
 			return 0, err
 		}
 		return nftPackets(out)
 	}
-	return l.director.Run("nft", "-f", path)
+	_, err = l.director.Run(ctx, "nft", "-f", path)
+	return err
 }
 
-func nftPackets(out []byte) (uint64, error) {
+func nftPackets(out string) (uint64, error) {
 	var doc struct {
 		Nftables []struct {
 			Counter *struct{ Packets uint64 }
 		}
 	}
-	if err := json.Unmarshal(out, &doc); err != nil {
+	if err := json.Unmarshal([]byte(out), &doc); err != nil {
 		return 0, fmt.Errorf("nft: %w", err)
 	}
 	for _, o := range doc.Nftables {
@@ -120,14 +121,14 @@ defaults
 	timeout client 60s
 	timeout server 60s
 listen http
-	bind ` + vipAddr + `:` + httpPort + ` backlog 16384
+	bind ` + vipAddr + `:` + httpPort + ` backlog ` + backlog + `
 	server s1 ` + serverAddr + `:` + httpPort + `
 listen iperf
 	bind ` + vipAddr + `:` + iperfPort + `
 	server s1 ` + serverAddr + `:` + iperfPort + `
 `
 
-func setupHAProxy(l *lane) error {
+func setupHAProxy(_ context.Context, l *lane) error {
 	path, err := l.config("haproxy.conf", haproxyConf)
 	if err != nil {
 		return err
@@ -142,12 +143,12 @@ error_log stderr warn;
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 events { worker_connections 8192; }
 stream {
-	server { listen ` + vipAddr + `:` + httpPort + ` reuseport backlog=16384; proxy_pass ` + serverAddr + `:` + httpPort + `; }
+	server { listen ` + vipAddr + `:` + httpPort + ` reuseport backlog=` + backlog + `; proxy_pass ` + serverAddr + `:` + httpPort + `; }
 	server { listen ` + vipAddr + `:` + iperfPort + ` reuseport; proxy_pass ` + serverAddr + `:` + iperfPort + `; }
 }
 `
 
-func setupNginx(l *lane) error {
+func setupNginx(_ context.Context, l *lane) error {
 	path, err := l.config("nginx.conf", nginxConf, l.dir)
 	if err != nil {
 		return err
@@ -158,7 +159,8 @@ func setupNginx(l *lane) error {
 // proxy starts a program that terminates connections to the VIP on the
 // director. Its witness is that the director's TCP accepts connections.
 func (l *lane) proxy(args ...string) error {
-	if err := l.director.Run("ip", "addr", "add", vipAddr+"/32", "dev", "lo"); err != nil {
+	l.director.Addr("lo", vipAddr+"/32")
+	if err := l.lab.Err(); err != nil {
 		return err
 	}
 	l.witness = func(context.Context) (uint64, error) {
@@ -190,12 +192,4 @@ func snmpCounter(text, group, name string) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("/proc/net/snmp has no %s %s", group, name)
-}
-
-// bytesOut is a witness: the bytes that left by an interface of the director.
-func (l *lane) bytesOut(iface string) func(context.Context) (uint64, error) {
-	return func(context.Context) (uint64, error) {
-		_, bytes, err := l.director.Counters(iface)
-		return bytes, err
-	}
 }

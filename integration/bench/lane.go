@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/uvs-project/uvs/integration/lab"
 )
 
 // The addresses are those of RFC 2544 for benchmarks, the same in every lane.
@@ -20,6 +23,8 @@ const (
 	lipPool      = "198.18.200.0/29" // FullNAT
 	lipPrefix    = "198.18.200."
 
+	backlog = "16384" // of the listening sockets
+
 	httpPort  = "80"
 	iperfPort = "5201"
 	udpPort   = "9000"
@@ -29,10 +34,11 @@ const (
 type lane struct {
 	contender
 	dir                      string // for configurations and logs
-	client, director, server *node
-	target                   string     // where the client sends to
-	processes                []*process // of the director, whose CPU time is accounted
-	uvs                      string     // binary, for the modes
+	lab                      *lab.Lab
+	client, director, server *lab.Host
+	target                   string         // where the client sends to
+	processes                []*lab.Process // of the director, whose CPU time is accounted
+	uvs                      string         // binary, for the modes
 
 	// witness reads a counter that only moves while this contender carries
 	// traffic. witnessBytes says that it counts bytes and so must keep up
@@ -42,34 +48,31 @@ type lane struct {
 }
 
 // newLane builds the namespaces, the real server's programs and the contender.
-func newLane(ctx context.Context, c contender, index int, uvs, dir string) (*lane, error) {
+func newLane(ctx context.Context, c contender, uvs, dir string) (*lane, error) {
 	l := &lane{contender: c, dir: filepath.Join(dir, strings.ReplaceAll(c.name, "/", "-")), uvs: uvs, target: vipAddr}
-	if err := l.build(ctx, fmt.Sprintf("uvsb%d-%d", os.Getpid(), index)); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", c.name, err), l.Close())
+	var err error
+	if l.lab, err = lab.New("bench"); err != nil {
+		return nil, err
+	}
+	if err := l.build(ctx); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("%s: %w", c.name, err)
 	}
 	return l, nil
 }
 
-func (l *lane) build(ctx context.Context, prefix string) error {
+func (l *lane) build(ctx context.Context) error {
 	if err := os.MkdirAll(l.dir, 0o755); err != nil {
 		return err
 	}
-	for _, n := range []struct {
-		node **node
-		name string
-	}{{&l.client, "c"}, {&l.director, "d"}, {&l.server, "s"}} {
-		var err error
-		if *n.node, err = newNode(prefix + n.name); err != nil {
-			return err
-		}
-	}
-	if err := l.connect(); err != nil {
+	l.draw()
+	if err := l.lab.Err(); err != nil {
 		return err
 	}
 	if err := l.startServers(); err != nil {
 		return err
 	}
-	if err := l.setup(l); err != nil {
+	if err := l.setup(ctx, l); err != nil {
 		return err
 	}
 	if _, err := l.ask(ctx, startPatience); err != nil {
@@ -81,38 +84,17 @@ func (l *lane) build(ctx context.Context, prefix string) error {
 // startPatience is how long a contender may take until the first answer.
 const startPatience = 15 * time.Second
 
-// connect lays the cables: veth pairs with the kernel's default offloads.
-func (l *lane) connect() error {
-	c, d, s := l.client, l.director, l.server
-	steps := []struct {
-		n    *node
-		args string
-	}{
-		{d, "ip link add clients type veth peer name up0 netns " + c.name},
-		{d, "ip link add servers type veth peer name up0 netns " + s.name},
-		{c, "ip addr add " + clientAddr + "/24 dev up0"},
-		{d, "ip addr add " + directorAddr + "/24 dev clients"},
-		{d, "ip addr add " + dipAddr + "/24 dev servers"},
-		{s, "ip addr add " + serverAddr + "/24 dev up0"},
-		{c, "ip link set up0 up"},
-		{d, "ip link set clients up"},
-		{d, "ip link set servers up"},
-		{s, "ip link set up0 up"},
-		{c, "ip route add default via " + directorAddr},
-		{s, "ip route add default via " + dipAddr},
-		{d, "sysctl -qw net.ipv4.ip_forward=1"},
-		// A connection per request needs more than the default 28,232 ports.
-		{c, "sysctl -qw net.ipv4.ip_local_port_range=1024\t65535"},
-		{d, "sysctl -qw net.ipv4.ip_local_port_range=1024\t65535"},
-		{s, "sysctl -qw net.core.somaxconn=16384"},
-		{d, "sysctl -qw net.core.somaxconn=16384"},
-	}
-	for _, step := range steps {
-		if err := step.n.Run(strings.Split(step.args, " ")...); err != nil {
-			return err
-		}
-	}
-	return nil
+// draw lays the cables: veth pairs with the kernel's default offloads.
+func (l *lane) draw() {
+	l.client, l.director, l.server = l.lab.Host("client"), l.lab.Host("director"), l.lab.Host("server")
+	l.client.Link(l.director, clientAddr+"/24", directorAddr+"/24").Route("default", directorAddr)
+	l.server.Link(l.director, serverAddr+"/24", dipAddr+"/24").Route("default", dipAddr)
+	l.director.Forward()
+	// A connection per request needs more than the default 28,232 ports.
+	l.client.Sysctl("net.ipv4.ip_local_port_range", "1024 65535")
+	l.director.Sysctl("net.ipv4.ip_local_port_range", "1024 65535")
+	l.server.Sysctl("net.core.somaxconn", backlog)
+	l.director.Sysctl("net.core.somaxconn", backlog)
 }
 
 // serverConf is the real server's nginx: the page says what it saw, so that
@@ -127,7 +109,7 @@ http {
 	keepalive_requests 1000000000;
 	client_body_temp_path %[1]s/t1; proxy_temp_path %[1]s/t2; fastcgi_temp_path %[1]s/t3; uwsgi_temp_path %[1]s/t4; scgi_temp_path %[1]s/t5;
 	server {
-		listen ` + httpPort + ` reuseport backlog=16384;
+		listen ` + httpPort + ` reuseport backlog=` + backlog + `;
 		location / { return 200 "client $remote_addr server $server_addr\n"; }
 	}
 }
@@ -138,10 +120,10 @@ func (l *lane) startServers() error {
 	if err != nil {
 		return err
 	}
-	if _, err := l.server.Start(l.log("server-nginx"), "nginx", "-e", "stderr", "-c", conf); err != nil {
+	if _, err := l.start(l.server, "nginx", "-e", "stderr", "-c", conf); err != nil {
 		return err
 	}
-	_, err = l.server.Start(l.log("server-iperf3"), "iperf3", "-s", "-p", iperfPort)
+	_, err = l.start(l.server, "iperf3", "-s", "-p", iperfPort)
 	return err
 }
 
@@ -175,34 +157,28 @@ func (l *lane) Verify(ctx context.Context) error {
 
 // ask fetches the real server's page through the contender, trying until patience is over.
 func (l *lane) ask(ctx context.Context, patience time.Duration) (page string, err error) {
-	out, err := l.client.Output(ctx, self(), workerProbe, "-for", patience.String(), l.target+":"+httpPort)
+	page, err = l.client.Run(ctx, self(), workerProbe, "-for", patience.String(), l.target+":"+httpPort)
 	if err != nil {
 		err = errors.Join(err, l.alive())
 		return "", fmt.Errorf("no answer through %s, logs in %s: %w", l.name, l.dir, err)
 	}
-	return string(out), nil
+	return page, nil
 }
 
 // alive is an error if a program of the director has ended.
 func (l *lane) alive() error {
 	for _, p := range l.processes {
-		if p.Ended() {
-			return fmt.Errorf("%s has ended; see %s", p.name, p.log)
+		select {
+		case <-p.Exited():
+			return fmt.Errorf("%s has ended with code %d; its log is in %s", p.Cmd.Args[0], p.ExitCode(), l.dir)
+		default:
 		}
 	}
 	return nil
 }
 
-// Close stops everything and removes the namespaces. It also closes a lane that was built in part.
-func (l *lane) Close() error {
-	var errs []error
-	for _, n := range []*node{l.client, l.director, l.server} {
-		if n != nil {
-			errs = append(errs, n.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
+// Close stops everything and removes the namespaces.
+func (l *lane) Close() { l.lab.Close() }
 
 // config writes a configuration file of the lane.
 func (l *lane) config(name, format string, args ...any) (path string, err error) {
@@ -210,14 +186,43 @@ func (l *lane) config(name, format string, args ...any) (path string, err error)
 	return path, os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o644)
 }
 
-func (l *lane) log(name string) string { return filepath.Join(l.dir, name+".log") }
+// start starts a server that runs as long as the lane; what it prints goes to
+// a file named after its host and itself.
+func (l *lane) start(h *lab.Host, args ...string) (*lab.Process, error) {
+	log, err := os.Create(filepath.Join(l.dir, h.Name+"-"+filepath.Base(args[0])+".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	return h.Start(cmd)
+}
 
 // startDirector starts a program on the director whose CPU time counts as the contender's.
 func (l *lane) startDirector(args ...string) error {
-	p, err := l.director.Start(l.log("director"), args...)
+	p, err := l.start(l.director, args...)
 	if err != nil {
 		return err
 	}
 	l.processes = append(l.processes, p)
 	return nil
+}
+
+// bytesOut is a witness: the bytes that left by an interface of the director.
+func (l *lane) bytesOut(iface string) func(context.Context) (uint64, error) {
+	return func(context.Context) (uint64, error) {
+		_, bytes, err := l.counters(iface)
+		return bytes, err
+	}
+}
+
+// counters are the packets and bytes that left by an interface of the director.
+func (l *lane) counters(iface string) (packets, bytes uint64, err error) {
+	link, err := l.director.Netlink().LinkByName(iface)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: %s: %w", l.name, iface, err)
+	}
+	s := link.Attrs().Statistics
+	return s.TxPackets, s.TxBytes, nil
 }

@@ -2,17 +2,18 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
 )
 
 // measure makes a whole run and leaves nothing behind but o.Out.
-func measure(ctx context.Context, o Options) (rep *Report, err error) {
-	if rep, err = newReport(ctx, o); err != nil {
+func measure(ctx context.Context, o Options) (*Report, error) {
+	rep, err := newReport(ctx, o)
+	if err != nil {
 		return nil, err
 	}
 	if o.Micro {
@@ -20,22 +21,26 @@ func measure(ctx context.Context, o Options) (rep *Report, err error) {
 			return nil, err
 		}
 	}
-	uvs, err := o.binary()
+	uvs, err := o.binary(ctx)
 	if err != nil {
+		return nil, err
+	}
+	logs := filepath.Join(o.Out, "lanes")
+	if err := os.RemoveAll(logs); err != nil {
 		return nil, err
 	}
 	var lanes []*lane
 	defer func() {
 		for _, l := range slices.Backward(lanes) {
-			err = errors.Join(err, l.Close())
+			l.Close()
 		}
 	}()
-	for i, name := range o.Contenders {
+	for _, name := range o.Contenders {
 		c, err := contenderByName(name)
 		if err != nil {
 			return nil, err
 		}
-		l, err := newLane(ctx, c, i, uvs, filepath.Join(o.Out, "lanes"))
+		l, err := newLane(ctx, c, uvs, logs)
 		if err != nil {
 			return nil, err
 		}
@@ -58,13 +63,13 @@ func measure(ctx context.Context, o Options) (rep *Report, err error) {
 }
 
 // binary is the uvs to measure, or "" if no contender needs it.
-func (o Options) binary() (string, error) {
+func (o Options) binary(ctx context.Context) (string, error) {
 	if o.UVS != "" {
 		return filepath.Abs(o.UVS)
 	}
 	for _, name := range o.Contenders {
 		if c, err := contenderByName(name); err == nil && c.uvs {
-			return buildUVS(o.Out)
+			return buildUVS(ctx, o.Out)
 		}
 	}
 	return "", nil

@@ -31,12 +31,12 @@ func TestParseWrk(t *testing.T) {
 }
 
 func TestParseIperf(t *testing.T) {
-	got, err := parseIperf([]byte(`{"end": {"sum_sent": {"bytes": 1010, "retransmits": 3}, "sum_received": {"bytes": 1000, "bits_per_second": 8e9}}}`))
+	got, err := parseIperf(`{"end": {"sum_sent": {"bytes": 1010, "retransmits": 3}, "sum_received": {"bytes": 1000, "bits_per_second": 8e9}}}`)
 	want := reading{value: 8, bytes: 1000, sent: 1000, extra: map[string]float64{"retransmits": 3}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(reading{})); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	if got, err := parseIperf([]byte(`{"error": "unable to connect", "end": {}}`)); err == nil {
+	if got, err := parseIperf(`{"error": "unable to connect", "end": {}}`); err == nil {
 		t.Errorf("a failed run gives %+v", got)
 	}
 }
@@ -93,11 +93,11 @@ func TestSNMPCounter(t *testing.T) {
 }
 
 func TestNFTCounter(t *testing.T) {
-	got, err := nftPackets([]byte(`{"nftables": [{"metainfo": {"version": "1"}}, {"counter": {"name": "connections", "packets": 12, "bytes": 720}}]}`))
+	got, err := nftPackets(`{"nftables": [{"metainfo": {"version": "1"}}, {"counter": {"name": "connections", "packets": 12, "bytes": 720}}]}`)
 	if err != nil || got != 12 {
 		t.Errorf("got %d, %v", got, err)
 	}
-	if got, err := nftPackets([]byte(`{"nftables": []}`)); err == nil {
+	if got, err := nftPackets(`{"nftables": []}`); err == nil {
 		t.Errorf("a counter that is not there reads %d", got)
 	}
 }

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
 )
 
@@ -59,7 +58,7 @@ func furtherTests() []string {
 func bulk(args ...string) func(context.Context, *lane, time.Duration, float64) (reading, error) {
 	return func(ctx context.Context, l *lane, length time.Duration, _ float64) (reading, error) {
 		seconds := strconv.Itoa(int(length.Seconds()))
-		out, err := l.client.Output(ctx, append([]string{"iperf3", "-J", "-c", l.target, "-p", iperfPort, "-t", seconds}, args...)...)
+		out, err := l.client.Run(ctx, "iperf3", append([]string{"-J", "-c", l.target, "-p", iperfPort, "-t", seconds}, args...)...)
 		if err != nil {
 			return reading{}, err
 		}
@@ -71,7 +70,7 @@ func bulk(args ...string) func(context.Context, *lane, time.Duration, float64) (
 	}
 }
 
-func parseIperf(out []byte) (reading, error) {
+func parseIperf(out string) (reading, error) {
 	var doc struct {
 		Error string
 		End   struct {
@@ -84,7 +83,7 @@ func parseIperf(out []byte) (reading, error) {
 			} `json:"sum_received"`
 		}
 	}
-	if err := json.Unmarshal(out, &doc); err != nil {
+	if err := json.Unmarshal([]byte(out), &doc); err != nil {
 		return reading{}, fmt.Errorf("iperf3: %w", err)
 	}
 	got := doc.End.Received
@@ -103,12 +102,12 @@ const wrkConns = "64"
 // requests is wrk from the client.
 func requests(args ...string) func(context.Context, *lane, time.Duration, float64) (reading, error) {
 	return func(ctx context.Context, l *lane, length time.Duration, _ float64) (reading, error) {
-		cmd := append([]string{"wrk", "-t", "2", "-c", wrkConns, "-d", length.String()}, args...)
-		out, err := l.client.Output(ctx, append(cmd, "http://"+l.target+":"+httpPort+"/")...)
+		all := append([]string{"-t", "2", "-c", wrkConns, "-d", length.String()}, args...)
+		out, err := l.client.Run(ctx, "wrk", append(all, "http://"+l.target+":"+httpPort+"/")...)
 		if err != nil {
 			return reading{}, err
 		}
-		return parseWrk(string(out))
+		return parseWrk(out)
 	}
 }
 
@@ -152,7 +151,7 @@ func parseWrk(out string) (reading, error) {
 
 // smallPackets sends UDP packets as fast as the client can and counts those that reach the real server.
 func smallPackets(ctx context.Context, l *lane, length time.Duration, _ float64) (reading, error) {
-	before, _, err := l.director.Counters("servers")
+	before, _, err := l.counters("server")
 	if err != nil {
 		return reading{}, err
 	}
@@ -160,7 +159,7 @@ func smallPackets(ctx context.Context, l *lane, length time.Duration, _ float64)
 	if err != nil {
 		return reading{}, err
 	}
-	out, sendErr := l.client.Output(ctx, self(), workerSend, "-for", length.String(), l.target+":"+udpPort)
+	out, sendErr := l.client.Run(ctx, self(), workerSend, "-for", length.String(), l.target+":"+udpPort)
 	got, err := collect()
 	if sendErr != nil {
 		err = sendErr
@@ -169,10 +168,10 @@ func smallPackets(ctx context.Context, l *lane, length time.Duration, _ float64)
 		return reading{}, err
 	}
 	var sent udpSent
-	if err := json.Unmarshal(out, &sent); err != nil {
+	if err := json.Unmarshal([]byte(out), &sent); err != nil {
 		return reading{}, fmt.Errorf("%s: %w", workerSend, err)
 	}
-	after, _, err := l.director.Counters("servers")
+	after, _, err := l.counters("server")
 	if err != nil {
 		return reading{}, err
 	}
@@ -190,31 +189,24 @@ func smallPackets(ctx context.Context, l *lane, length time.Duration, _ float64)
 
 // startSink starts the counter on the real server; collect ends it.
 func (l *lane) startSink(ctx context.Context) (collect func() (udpReceived, error), err error) {
-	cmd := l.server.Command(ctx, self(), workerSink, "-port", udpPort)
-	stdout, err := cmd.StdoutPipe()
+	p, err := l.server.Start(exec.Command(self(), workerSink, "-port", udpPort))
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := l.server.WaitListen(ctx, "udp/"+udpPort); err != nil {
+		p.Stop()
 		return nil, err
 	}
-	lines := bufio.NewScanner(stdout)
-	if !lines.Scan() || lines.Text() != sinkReady {
-		cmd.Process.Kill()
-		return nil, fmt.Errorf("%s did not start: %w", workerSink, cmd.Wait())
-	}
 	return func() (got udpReceived, err error) {
-		cmd.Process.Signal(syscall.SIGTERM)
-		lines.Scan()
-		line := strings.TrimSpace(lines.Text())
-		if err := cmd.Wait(); err != nil {
-			return got, fmt.Errorf("%s: %w", workerSink, err)
+		p.Stop()
+		if err := p.Wait(ctx); err != nil {
+			return got, fmt.Errorf("%s: %w: %s", workerSink, err, p.Output())
 		}
-		if err := json.Unmarshal([]byte(line), &got); err != nil {
-			return got, fmt.Errorf("%s printed %q: %w", workerSink, line, err)
+		if err := json.Unmarshal([]byte(p.Output()), &got); err != nil {
+			return got, fmt.Errorf("%s printed %q: %w", workerSink, p.Output(), err)
 		}
 		if got.Packets == 0 {
-			return got, fmt.Errorf("no UDP packet reached the real server")
+			return got, errors.New("no UDP packet reached the real server")
 		}
 		return got, nil
 	}, nil
@@ -223,12 +215,12 @@ func (l *lane) startSink(ctx context.Context) (collect func() (udpReceived, erro
 // latency sends load requests per second.
 func latency(ctx context.Context, l *lane, length time.Duration, load float64) (reading, error) {
 	rate := strconv.FormatFloat(load, 'f', 0, 64)
-	out, err := l.client.Output(ctx, self(), workerPace, "-rate", rate, "-for", length.String(), l.target+":"+httpPort)
+	out, err := l.client.Run(ctx, self(), workerPace, "-rate", rate, "-for", length.String(), l.target+":"+httpPort)
 	if err != nil {
 		return reading{}, err
 	}
 	var p paced
-	if err := json.Unmarshal(out, &p); err != nil {
+	if err := json.Unmarshal([]byte(out), &p); err != nil {
 		return reading{}, fmt.Errorf("%s: %w", workerPace, err)
 	}
 	return reading{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -114,9 +113,6 @@ type udpReceived struct {
 	Dropped uint64 // arrived at the real server, but its socket's queue was full
 }
 
-// sinkReady is the line that sinkUDP prints when it listens.
-const sinkReady = "listening"
-
 // sinkUDP counts what arrives on a port until SIGTERM.
 func sinkUDP(args []string) error {
 	fs := flag.NewFlagSet(workerSink, flag.ContinueOnError)
@@ -124,6 +120,8 @@ func sinkUDP(args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
@@ -132,16 +130,13 @@ func sinkUDP(args []string) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
 		return os.NewSyscallError("SO_RCVBUFFORCE", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: *port}); err != nil {
-		return os.NewSyscallError("bind", err)
-	}
 	before, err := receiveDrops()
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	fmt.Println(sinkReady)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: *port}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
 	var got udpReceived
 	if got.Packets, err = receiveAll(ctx, fd); err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/uvs-project/uvs/integration/lab"
 )
 
 // Usage says what a measurement cost and how quiet the machine was meanwhile.
@@ -34,10 +36,10 @@ type meter struct {
 	machine   machineTime
 	foreign   time.Duration
 	director  cpuTime
-	directors []*process
+	directors []*lab.Process
 }
 
-func startMeter(directors []*process) (*meter, error) {
+func startMeter(directors []*lab.Process) (*meter, error) {
 	m := &meter{directors: directors}
 	return m, m.read()
 }
@@ -77,13 +79,17 @@ func (m *meter) stop() (Usage, error) {
 	}
 	elapsed := end.at.Sub(m.at)
 	cores := elapsed.Seconds() * float64(runtime.NumCPU())
+	machine := (end.machine.busy() - m.machine.busy()).Seconds()
+	// A process that ends while /proc is read may be counted twice, with its
+	// parent too; then others still had no more than was used at all.
+	others := min(machine, max(0, (end.foreign-m.foreign).Seconds()))
 	return Usage{
 		Seconds: elapsed.Seconds(),
 		User:    (end.director.User - m.director.User).Seconds(),
 		System:  (end.director.System - m.director.System).Seconds(),
-		Machine: (end.machine.busy() - m.machine.busy()).Seconds(),
+		Machine: machine,
 		SoftIRQ: (end.machine.SoftIRQ - m.machine.SoftIRQ).Seconds(),
-		Foreign: max(0, (end.foreign-m.foreign).Seconds()/cores),
+		Foreign: others / cores,
 		Steal:   (end.machine.Steal - m.machine.Steal).Seconds() / cores,
 		Load:    load,
 	}, nil

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -22,7 +25,7 @@ services:
 
 // setupUVS starts the director in the mode that the contender is named after.
 // Its witness is the TUN device: what the kernel handed to uvs.
-func setupUVS(l *lane) error {
+func setupUVS(_ context.Context, l *lane) error {
 	mode, egress, forced := strings.Cut(l.name, "/")
 	if !forced {
 		egress = "auto"
@@ -41,15 +44,19 @@ func setupUVS(l *lane) error {
 	}
 	// It sets the VIP, the ARP settings and for tun the decapsulation, by the
 	// kernel's tunnel or, where it has none, in userspace until it is stopped.
-	_, err = l.server.Start(l.log("realserver"), l.uvs, "realserver", "setup", "--mode", mode, "--vip", vipAddr)
+	_, err = l.start(l.server, l.uvs, "realserver", "setup", "--mode", mode, "--vip", vipAddr)
 	return err
 }
 
 // buildUVS builds the program as a release is built.
-func buildUVS(dir string) (path string, err error) {
+func buildUVS(ctx context.Context, dir string) (path string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
 	path = filepath.Join(dir, "uvs")
-	return path, command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/uvs")
+	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/uvs").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build uvs: %w: %s", err, out)
+	}
+	return path, nil
 }

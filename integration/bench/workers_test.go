@@ -34,8 +34,10 @@ func TestPaceCountsAStallForEveryRequestThatItHeldUp(t *testing.T) {
 	if got.Requests != 200 {
 		t.Errorf("%d requests were answered, want 200", got.Requests)
 	}
-	if limit := float64(stall / time.Microsecond); got.Max < limit || got.P99 < limit*8/10 || got.P50 > limit*8/10 {
-		t.Errorf("max %v, 99%% %v, median %v µs: the stall of %v must show in the first two only", got.Max, got.P99, got.P50, stall)
+	// 1 in 200 requests stalled by itself; with a closed loop, which sends the
+	// next request after the answer, only it would show.
+	if held := float64(stall / time.Microsecond); got.Max < held || got.P99 < held*8/10 {
+		t.Errorf("max %v, 99%% %v µs: the stall of %v must show in all that waited for its end", got.Max, got.P99, stall)
 	}
 }
 
