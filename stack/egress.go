@@ -57,7 +57,10 @@ func (e *egress) send(p *packet.Packet, now time.Duration) (held bool) {
 		return e.leave(p, hop, now)
 	}
 	size := packet.Headroom + p.SegmentLen() + p.Encap.Overhead()
-	e.splitter.Start(p)
+	if why := e.splitter.Start(p); why != packet.OK {
+		e.count.drop(why)
+		return false
+	}
 	for {
 		if e.used+size > len(e.room) {
 			e.flush()

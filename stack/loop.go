@@ -118,15 +118,54 @@ func (l *loop) carry(p *packet.Packet, now time.Duration) (held bool) {
 		l.count.drop(why)
 		return false
 	}
+	if p.Fragment().Is && needsFirst(p) {
+		return l.carryFragment(p, now)
+	}
 	return l.decide(p, now)
 }
 
-// decide asks the handler and does what it says.
+// needsFirst says whether a fragment can only be handled with what its
+// datagram's first one says. The protocol of an IPv6 fragment may be an
+// extension header's, behind which there may be any other.
+func needsFirst(p *packet.Packet) bool {
+	switch p.Tuple.Proto {
+	case packet.TCP, packet.UDP, packet.SCTP:
+		return true
+	case packet.ICMPv6:
+		return false
+	}
+	return p.Tuple.Family == packet.IPv6
+}
+
+// carryFragment handles a fragment whose first has come, and those that waited
+// for it.
+func (l *loop) carryFragment(p *packet.Packet, now time.Duration) (held bool) {
+	ready, waited := l.road.fragments.place(p, now, &l.count)
+	if !ready {
+		return false
+	}
+	held = l.decide(p, now)
+	for _, b := range waited {
+		var q packet.Packet
+		q.Reset(b, packet.Headroom, len(b))
+		if why := q.Parse(); why != packet.OK {
+			panic("stack: a fragment that was parsed before: " + why.String())
+		}
+		if ready, _ := l.road.fragments.place(&q, now, &l.count); ready {
+			l.decide(&q, now)
+		}
+	}
+	return held
+}
+
+// decide asks the handler and does what it says. What it drops it counts.
 func (l *loop) decide(p *packet.Packet, now time.Duration) (held bool) {
 	verdict, _ := l.handler.Handle(p, now)
 	switch verdict {
 	case packet.Send:
 		return l.egress.send(p, now)
+	case packet.Pass:
+		l.up(p)
 	case packet.Return:
 		l.tally.returned++
 		l.egress.toKernel(p)

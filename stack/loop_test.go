@@ -21,7 +21,7 @@ func (f handlerFunc) Handle(p *packet.Packet, now time.Duration) (packet.Verdict
 
 // dnat rewrites everything to dst and sends it.
 func dnat(dst string) handlerFunc {
-	rw := packet.Rewrite{Dst: endpoint(dst)}
+	rw := packet.Rewrite{Dst: parseEndpoint(dst)}
 	return func(p *packet.Packet, _ time.Duration) (packet.Verdict, packet.Reason) {
 		if why := rw.Apply(p); why != packet.OK {
 			return packet.Drop, why
@@ -48,6 +48,9 @@ func start(t *testing.T, tun TUN, h Handler, o Options) *Road {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
+		}
+		if err := r.Close(); err != nil {
+			t.Errorf("Close: %v", err)
 		}
 	})
 	return r
@@ -177,6 +180,7 @@ func TestRoadEndsWhenAQueueFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer r.Close()
 	if err := r.Run(context.Background()); !errors.Is(err, errBroken) {
 		t.Errorf("Run: %v, want %v", err, errBroken)
 	}

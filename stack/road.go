@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,29 +18,36 @@ type Options struct {
 // A Road carries the packets of a TUN device through a [Handler], one
 // goroutine per queue.
 type Road struct {
-	tun   TUN
-	loops []*loop
-	start time.Time   // where the Handler's time begins
-	stop  atomic.Bool // set when the loops shall end
+	loops     []*loop
+	netstack  *netstack
+	fragments *fragments
+	start     time.Time   // where the Handler's time begins
+	stop      atomic.Bool // set when the loops shall end
 }
 
 // New builds the road between tun, which stays the caller's to close, and the
-// handlers, one per queue. Run opens it.
+// handlers, one per queue. Run opens it; Close takes it down, also where Run
+// was never called.
 func New(tun TUN, handler func(queue int) Handler, o Options) (*Road, error) {
 	if err := o.Egress.check(); err != nil {
 		return nil, err
 	}
-	r := &Road{tun: tun, start: time.Now()}
+	r := &Road{start: time.Now(), fragments: newFragments()}
+	var err error
+	if r.netstack, err = newNetstack(tun.Queues()); err != nil {
+		return nil, err
+	}
 	for i, q := range tun.Queues() {
 		l := newLoop(q, handler(i), r, o)
-		if o.Routes != nil {
-			s, err := openLinkSocket()
-			if err != nil {
-				return nil, errors.Join(err, r.close())
-			}
-			l.egress.frames = newFrameBatch(s)
-		}
 		r.loops = append(r.loops, l)
+		if o.Routes == nil {
+			continue
+		}
+		s, err := openLinkSocket()
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		l.egress.frames = newFrameBatch(s)
 	}
 	return r, nil
 }
@@ -49,24 +57,32 @@ func New(tun TUN, handler func(queue int) Handler, o Options) (*Road, error) {
 func (r *Road) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, len(r.loops))
+	ended := make([]error, len(r.loops))
 	var wg sync.WaitGroup
 	for i, l := range r.loops {
 		wg.Go(func() {
 			defer cancel()
-			errs[i] = l.run()
+			ended[i] = l.run()
 		})
 	}
 	<-ctx.Done()
 	r.stop.Store(true)
+	var errs []error
 	for _, l := range r.loops {
 		errs = append(errs, l.queue.Wake())
 	}
 	wg.Wait()
-	return errors.Join(append(errs, r.close())...)
+	return errors.Join(append(errs, ended...)...)
 }
 
-func (r *Road) close() error {
+// SetVIPs makes vips the addresses that the netstack answers for, no more and
+// no less.
+func (r *Road) SetVIPs(vips []netip.Addr) error { return r.netstack.setVIPs(vips) }
+
+// Close ends the netstack and closes the packet sockets, once Run has
+// returned. The TUN device must still be open.
+func (r *Road) Close() error {
+	r.netstack.close()
 	var errs []error
 	for _, l := range r.loops {
 		if l.egress.frames != nil {
