@@ -187,6 +187,7 @@ func TestChecksumEdges(t *testing.T) {
 	}{
 		{"a TCP checksum that comes out as zero is sent as zero", tcpIn, field(tcpOut, 36, 0)},
 		{"a UDP checksum that comes out as zero is sent as ffff", udpIn, field(udpOut, 26, 0xffff)},
+		{"a UDP checksum that is made and comes out as zero is sent as ffff", field(udpIn, 26, 0), field(udpOut, 26, 0xffff)},
 		{"a TCP checksum of ffff counts as zero", field(pt.TCP(client4, vip4), 36, 0xffff), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -202,6 +203,20 @@ func TestChecksumEdges(t *testing.T) {
 			diff(t, p.Bytes(), tt.want)
 		})
 	}
+}
+
+func TestCompleteChecksumZero(t *testing.T) {
+	for i := range 1 << 16 {
+		in := pt.UDP(client4, vip4, pt.Data(string([]byte{byte(i >> 8), byte(i)})))
+		if in[26] != 0xff || in[27] != 0xff {
+			continue
+		}
+		p := pt.ParsedVNet(t, pt.Partial(in))
+		p.CompleteChecksum()
+		diff(t, p.Bytes(), in)
+		return
+	}
+	t.Fatal("no payload gives a checksum of zero")
 }
 
 // TestApplyAgainstFullSums compares the incremental checksums of random

@@ -30,7 +30,7 @@ type Coalescer struct {
 // back, whether or not anything could be added.
 func (c *Coalescer) Start(p *Packet) {
 	*c = Coalescer{p: p, n: 1}
-	const never = SYN | RST | URG | CWR | PSH | FIN
+	const never = SYN | RST | URG | CWR
 	if p.proto != TCP || p.frag.Is || p.isErr || p.VNet.Flags&VNetNeedsCsum != 0 || p.family == IPv4 && p.l4 != 20 {
 		return
 	}
@@ -68,13 +68,12 @@ func (c *Coalescer) Add(q *Packet) bool {
 	if !q.TransportChecksumOK() {
 		return false
 	}
-	flags := b[c.p.l4+13]
-	a[c.p.l4+13] |= flags
+	a[c.p.l4+13] |= b[c.p.l4+13]
 	copy(c.p.buf[c.p.end:], b[c.head:])
 	c.p.end += size
 	c.next += uint32(size)
 	c.n++
-	c.open = size == c.size && flags&(FIN|PSH) == 0
+	c.open = size == c.size
 	return true
 }
 
@@ -88,7 +87,8 @@ func (c *Coalescer) sameIP(a, b []byte) bool {
 	return a[1] == b[1] && bytes.Equal(a[6:10], b[6:10]) && (a[6]&0x40 != 0 || binary.BigEndian.Uint16(b[4:6]) == id)
 }
 
-// sameTCP compares the TCP headers a and b; the ports have been compared.
+// sameTCP compares the TCP headers a and b; the ports have been compared. An a
+// that has FIN or PSH, its own or an added one, is never the same.
 func (c *Coalescer) sameTCP(a, b []byte) bool {
 	return binary.BigEndian.Uint32(b[4:8]) == c.next &&
 		bytes.Equal(a[8:13], b[8:13]) && // acknowledgement, data offset

@@ -137,6 +137,21 @@ func TestCoalesceNot(t *testing.T) {
 	if out := coalesce(t, first, second(pt.Pad(50)), second(pt.Seq(150))); len(out) != 2 {
 		t.Errorf("%d packets where a shorter segment ends the first", len(out))
 	}
+	if out := coalesce(t, first, second(pt.Flags(packet.ACK|packet.PSH)), second(pt.Seq(200))); len(out) != 2 {
+		t.Errorf("%d packets where PSH ends the first", len(out))
+	}
+	var full [][]byte
+	for i := range 45 {
+		full = append(full, pt.TCP(client4, vip4, pt.Pad(1456), pt.DF, pt.Seq(uint32(i*1456))))
+	}
+	if out := coalesce(t, full...); len(out) != 2 || out[0].Len() != 40+44*1456 {
+		t.Errorf("%d packets of more than 65535 bytes, the first with %d", len(out), out[0].Len())
+	}
+	var c packet.Coalescer
+	c.Start(pt.Parsed(t, first)) // whose buffer has no room
+	if c.Add(pt.Parsed(t, second())) {
+		t.Error("added beyond the buffer")
+	}
 	var in [][]byte
 	for i := range 50 {
 		in = append(in, pt.TCP(client4, vip4, pt.Pad(1448), pt.DF, pt.Seq(uint32(i*1448))))
