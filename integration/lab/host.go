@@ -107,19 +107,17 @@ func (h *Host) hold(started chan<- error) {
 // own settings, which new namespaces inherit.
 func (h *Host) plain() error {
 	for key, value := range map[string]string{
-		"net.ipv4.ip_forward":                  "0",
-		"net.ipv4.conf.all.rp_filter":          "0",
-		"net.ipv4.conf.default.rp_filter":      "0",
-		"net.ipv6.conf.all.forwarding":         "0",
-		"net.ipv6.conf.all.disable_ipv6":       "0",
-		"net.ipv6.conf.default.disable_ipv6":   "0",
-		"net.ipv6.conf.default.accept_dad":     "0",
-		"net.ipv6.conf.default.dad_transmits":  "0",
-		"net.ipv6.conf.default.accept_ra":      "0",
-		"net.ipv4.ping_group_range":            "0 2147483647",
-		"net.ipv4.ip_unprivileged_port_start":  "0",
-		"net.ipv4.conf.default.send_redirects": "0",
-		"net.ipv4.conf.all.send_redirects":     "0",
+		"net.ipv4.ip_forward":                 "0",
+		"net.ipv4.conf.all.rp_filter":         "0",
+		"net.ipv4.conf.default.rp_filter":     "0",
+		"net.ipv6.conf.all.forwarding":        "0",
+		"net.ipv6.conf.all.disable_ipv6":      "0",
+		"net.ipv6.conf.default.disable_ipv6":  "0",
+		"net.ipv6.conf.default.accept_dad":    "0",
+		"net.ipv6.conf.default.dad_transmits": "0",
+		"net.ipv6.conf.default.accept_ra":     "0",
+		"net.ipv4.ping_group_range":           "0 2147483647",
+		"net.ipv4.ip_unprivileged_port_start": "0",
 	} {
 		if err := h.setSysctl(key, value); err != nil {
 			return err

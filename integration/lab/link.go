@@ -110,14 +110,50 @@ func (h *Host) Addr(dev, addrs string) *Host {
 func (h *Host) Route(destinations, via string) *Host {
 	for dst := range strings.FieldsSeq(destinations) {
 		h.lab.draw(fmt.Sprintf("%s: route %s via %s", h.Name, dst, via), func() error {
-			route, err := h.route(dst, via)
-			if err != nil {
-				return err
-			}
-			return h.nl.RouteAdd(route)
+			return h.addRoute(0, dst, via)
 		})
 	}
 	return h
+}
+
+// TableRoute is Route in a routing table other than the main one.
+func (h *Host) TableRoute(table int, destinations, via string) *Host {
+	for dst := range strings.FieldsSeq(destinations) {
+		h.lab.draw(fmt.Sprintf("%s: table %d: route %s via %s", h.Name, table, dst, via), func() error {
+			return h.addRoute(table, dst, via)
+		})
+	}
+	return h
+}
+
+// Rule has packets from sources, separated by spaces, routed by a table.
+func (h *Host) Rule(sources string, table int) *Host {
+	for src := range strings.FieldsSeq(sources) {
+		h.lab.draw(fmt.Sprintf("%s: rule from %s", h.Name, src), func() error {
+			addr, err := netip.ParseAddr(src)
+			if err != nil {
+				return err
+			}
+			rule := netlink.NewRule()
+			rule.Family = netlink.FAMILY_V4
+			if addr.Is6() {
+				rule.Family = netlink.FAMILY_V6
+			}
+			rule.Src = netlink.NewIPNet(addr.AsSlice())
+			rule.Table = table
+			return h.nl.RuleAdd(rule)
+		})
+	}
+	return h
+}
+
+func (h *Host) addRoute(table int, dst, via string) error {
+	route, err := h.route(dst, via)
+	if err != nil {
+		return err
+	}
+	route.Table = table
+	return h.nl.RouteAdd(route)
 }
 
 func (h *Host) route(dst, via string) (*netlink.Route, error) {

@@ -3,9 +3,12 @@ package lab
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,27 +37,46 @@ func Wait(ctx context.Context, what string, cond func() error) error {
 }
 
 // WaitListen waits until a socket of the host is bound to each of ports
-// ("tcp/80", "udp/53") and, for TCP, listens.
+// ("tcp/80" on any address, "udp/192.0.2.1:53" on just that one) and, for
+// TCP, listens.
 func (h *Host) WaitListen(ctx context.Context, ports ...string) error {
 	return Wait(ctx, h.Name+": "+strings.Join(ports, " "), func() error {
 		for _, p := range ports {
-			network, number, _ := strings.Cut(p, "/")
-			port, err := strconv.ParseUint(number, 10, 16)
+			network, local, _ := strings.Cut(p, "/")
+			suffix, err := socketSuffix(local)
 			if err != nil {
-				return fmt.Errorf("%q is not network/port", p)
-			}
-			if err := h.Do(func() error { return bound(network, uint16(port)) }); err != nil {
 				return err
+			}
+			if err := h.Do(func() error { return bound(network, suffix) }); err != nil {
+				return fmt.Errorf("%s: %w", p, err)
 			}
 		}
 		return nil
 	})
 }
 
-// bound looks the port up in the tables of sockets in /proc.
-func bound(network string, port uint16) error {
+// socketSuffix is how the kernel writes a port, or address and port, at the
+// end of a local address in /proc/net: the port in hexadecimal, an address
+// as words of the machine's byte order.
+func socketSuffix(local string) (string, error) {
+	if port, err := strconv.ParseUint(local, 10, 16); err == nil {
+		return fmt.Sprintf(":%04X", port), nil
+	}
+	ap, err := netip.ParseAddrPort(local)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for word := range slices.Chunk(ap.Addr().AsSlice(), 4) {
+		fmt.Fprintf(&b, "%08X", binary.NativeEndian.Uint32(word))
+	}
+	fmt.Fprintf(&b, ":%04X", ap.Port())
+	return b.String(), nil
+}
+
+// bound looks for a local address in the tables of sockets in /proc.
+func bound(network, suffix string) error {
 	state := map[string]string{"tcp": "0A", "udp": "07"}[network] // TCP_LISTEN, and what an unconnected UDP socket has
-	local := fmt.Sprintf(":%04X", port)
 	for _, table := range []string{network, network + "6"} {
 		f, err := os.Open("/proc/thread-self/net/" + table)
 		if err != nil {
@@ -63,10 +85,10 @@ func bound(network string, port uint16) error {
 		defer f.Close()
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			fields := strings.Fields(lines.Text()) // sl local_address rem_address st …
-			if len(fields) > 3 && strings.HasSuffix(fields[1], local) && fields[3] == state {
+			if len(fields) > 3 && strings.HasSuffix(fields[1], suffix) && fields[3] == state {
 				return nil
 			}
 		}
 	}
-	return errors.New("no socket on " + network + "/" + strconv.Itoa(int(port)))
+	return errors.New("no socket")
 }

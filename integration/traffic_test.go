@@ -1,0 +1,362 @@
+package integration
+
+// Every mode in every family carries what real programs send, each mode on a
+// VIP of its own in the topology of bed_test.go, all at the same time in one
+// director.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uvs-project/uvs/integration/lab"
+)
+
+// A target is a variant in a bed.
+type target struct {
+	*bed
+	variant
+}
+
+// url of the variant's VIP.
+func (x *target) url(path string) string { return "http://" + literal(x.vip) + path }
+
+// cases are what each variant is put through.
+var cases = []struct {
+	name string
+	run  func(*testing.T, *target)
+}{
+	{"a file comes down whole", download},
+	{"a file goes up whole", upload},
+	{"requests are spread over both real servers, which see the client as the mode says", spread},
+	{"a port is mapped", mapped},
+	{"four streams go up", func(t *testing.T, x *target) { iperf3(t, x, "-P", "4") }},
+	{"a stream comes down", func(t *testing.T, x *target) { iperf3(t, x, "-R") }},
+	{"DNS over UDP", func(t *testing.T, x *target) { dig(t, x, "who.test", "+notcp", "rs", "(UDP)") }},
+	{"DNS over TCP", func(t *testing.T, x *target) { dig(t, x, "who.test", "+tcp", "rs", "(TCP)") }},
+	{"DNS answer over UDP that is fragmented", func(t *testing.T, x *target) {
+		dig(t, x, "big.test", "+notcp", strings.Repeat("l", 250), "(UDP)")
+	}},
+	{"socat over TCP", func(t *testing.T, x *target) { socat(t, x, "TCP") }},
+	{"socat over UDP", func(t *testing.T, x *target) { socat(t, x, "UDP") }},
+	{"datagrams that are fragmented both ways", fragments},
+	{"ping to the VIP", ping},
+	{"a TCP port without a service is refused", refusedTCP},
+	{"a UDP port without a service is unreachable", refusedUDP},
+}
+
+// programs are what the cases need.
+var programs = []string{"nginx", "named", "iperf3", "socat", "curl", "dig", "ping", "ip"}
+
+// share makes the bed with a director in all variants, once for all tests.
+var share = sync.OnceValues(func() (*bed, error) {
+	l, err := lab.New("uvstest")
+	if err != nil {
+		return nil, err
+	}
+	sharedLab = l
+	return balancedBed(l, filepath.Join(scratch, "shared"))
+})
+
+var (
+	sharedLab      *lab.Lab
+	sharedDirector *director
+)
+
+func closeShared() {
+	if sharedLab != nil {
+		sharedLab.Close()
+	}
+}
+
+// balancedBed is the bed with real servers for all variants and a director.
+func balancedBed(l *lab.Lab, dir string) (*bed, error) {
+	bin, err := buildOnce()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	b := newBed(l)
+	if err := l.Err(); err != nil {
+		return nil, err
+	}
+	if err := b.ownVIPs(bin, variants); err != nil {
+		return nil, err
+	}
+	if err := b.serve(variants); err != nil {
+		return nil, err
+	}
+	sharedDirector, err = newDirector(bin, dir, b.director, settings+services(variants))
+	return b, err
+}
+
+// services is the part of the configuration that lists them.
+func services(list []variant) string {
+	var b strings.Builder
+	b.WriteString("services:\n")
+	for i := range list {
+		b.WriteString(list[i].service())
+	}
+	return b.String()
+}
+
+func TestTraffic(t *testing.T) {
+	need(t, programs...)
+	b, err := share()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range variants {
+		t.Run(variants[i].name, func(t *testing.T) {
+			for _, c := range cases {
+				t.Run(c.name, func(t *testing.T) { c.run(t, &target{b, variants[i]}) })
+			}
+		})
+	}
+}
+
+// TestControl puts nftables in the director's place: what it passes is sound
+// as a test of uvs.
+func TestControl(t *testing.T) {
+	need(t, append(programs, "nft")...)
+	b := newBed(newLab(t))
+	drawn(t, b.lab)
+	var nat []variant
+	var rules strings.Builder
+	rules.WriteString("table inet control { chain prerouting { type nat hook prerouting priority dstnat;\n")
+	for _, v := range variants {
+		if v.mode != "nat" {
+			continue
+		}
+		nat = append(nat, v)
+		family := "ip"
+		if v.rs6 {
+			family = "ip6"
+		}
+		match := fmt.Sprintf("%s daddr %s", family, v.vip)
+		fmt.Fprintf(&rules, "%s tcp dport 8080 dnat to %s:80\n", match, literal(v.rip(1)))
+		fmt.Fprintf(&rules, "%s meta l4proto { icmp, icmpv6 } dnat to %s\n", match, v.rip(1))
+		fmt.Fprintf(&rules, "%s tcp dport 5201 dnat to %s\n", match, v.rip(1))
+		fmt.Fprintf(&rules, "%s dnat to numgen inc mod 2 map { 0: %s, 1: %s }\n", match, v.rip(1), v.rip(2))
+	}
+	rules.WriteString("}\n}\n")
+	file := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(file, []byte(rules.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, b.director, "nft", "-f", file)
+	if err := b.serve(nat); err != nil {
+		t.Fatal(err)
+	}
+	for i := range nat {
+		t.Run(nat[i].name, func(t *testing.T) {
+			for _, c := range cases {
+				t.Run(c.name, func(t *testing.T) { c.run(t, &target{b, nat[i]}) })
+			}
+		})
+	}
+}
+
+func download(t *testing.T, x *target) {
+	want, err := big()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "down")
+	run(t, x.client, "curl", "-sS", "--fail", "-o", file, x.url("/big"))
+	if got := checksum(t, file); got != want.sum {
+		t.Errorf("checksum %s, want %s", got, want.sum)
+	}
+}
+
+func upload(t *testing.T, x *target) {
+	want, err := big()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "/upload/" + strings.ReplaceAll(x.variant.name, " ", "-")
+	file := filepath.Join(scratch, "www", name)
+	defer os.Remove(file)
+	run(t, x.client, "curl", "-sS", "--fail", "-T", want.path, x.url(name))
+	if got := checksum(t, file); got != want.sum {
+		t.Errorf("checksum %s, want %s", got, want.sum)
+	}
+}
+
+// spread looks at who answers and at which addresses the real servers see.
+func spread(t *testing.T, x *target) {
+	const each = 4
+	got := map[string]int{}
+	for range 2 * each {
+		fields := strings.Fields(run(t, x.client, "curl", "-sS", "--fail", x.url("/who")))
+		if len(fields) != 3 {
+			t.Fatalf("answer %q, want name, client and server", fields)
+		}
+		name, client, server := fields[0], netip.MustParseAddr(fields[1]), netip.MustParseAddr(fields[2])
+		got[name]++
+		if x.mode == "fullnat" {
+			if !slices.ContainsFunc(strings.Fields(lips), func(p string) bool { return netip.MustParsePrefix(p).Contains(client) }) {
+				t.Errorf("%s sees the client as %v, want a local address of the director", name, client)
+			}
+		} else if client != x.clientAddr() {
+			t.Errorf("%s sees the client as %v, want %v", name, client, x.clientAddr())
+		}
+		n, _ := strconv.Atoi(strings.TrimPrefix(name, "rs"))
+		if want := x.served(n); server != want {
+			t.Errorf("%s sees itself as %v, want %v", name, server, want)
+		}
+	}
+	if got["rs1"] != each || got["rs2"] != each {
+		t.Errorf("requests per real server: %v, want %d each", got, each)
+	}
+}
+
+func mapped(t *testing.T, x *target) {
+	if x.mode != "nat" && x.mode != "fullnat" {
+		return // these modes keep the port, which configuration checks
+	}
+	if out := run(t, x.client, "curl", "-sS", "--fail", "http://"+literal(x.vip)+":8080/who"); !strings.HasPrefix(out, "rs") {
+		t.Errorf("answer %q", out)
+	}
+}
+
+func iperf3(t *testing.T, x *target, how ...string) {
+	const bytes = 100 << 20
+	args := append([]string{"-c", x.vip.String(), "-J", "-n", strconv.Itoa(bytes)}, how...)
+	var report struct {
+		Error string
+		End   struct {
+			Streams  []struct{ Receiver struct{ Bytes int64 } }
+			Received struct {
+				Bytes int64
+				Rate  float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+			Sent struct{ Retransmits int } `json:"sum_sent"`
+		}
+	}
+	if err := json.Unmarshal([]byte(run(t, x.client, "iperf3", args...)), &report); err != nil {
+		t.Fatal(err)
+	}
+	if report.Error != "" {
+		t.Error(report.Error)
+	}
+	// iperf3 stops counting when the sender is done, with megabytes still under way.
+	if report.End.Received.Bytes < bytes/4 {
+		t.Errorf("received %d bytes of %d", report.End.Received.Bytes, bytes)
+	}
+	for i, s := range report.End.Streams {
+		if s.Receiver.Bytes == 0 {
+			t.Errorf("stream %d received nothing", i)
+		}
+	}
+	t.Logf("%.2f Gbit/s, %d retransmits", report.End.Received.Rate/1e9, report.End.Sent.Retransmits)
+}
+
+// dig looks for a text and the transport in the answer. It may not fall back
+// to TCP by itself.
+func dig(t *testing.T, x *target, name, how, text, transport string) {
+	out := run(t, x.client, "dig", "@"+x.vip.String(), name, "TXT", how, "+ignore", "+bufsize=4096", "+tries=1", "+timeout=5")
+	if !strings.Contains(out, text) || !strings.Contains(out, transport) {
+		t.Errorf("no %q or not by %s:\n%s", text, transport, out)
+	}
+	if name == "big.test" {
+		size := regexp.MustCompile(`MSG SIZE  rcvd: (\d+)`).FindStringSubmatch(out)
+		if n, _ := strconv.Atoi(append(size, "", "")[1]); n < bigAnswer {
+			t.Errorf("answer of %d bytes, want more than %d", n, bigAnswer)
+		}
+	}
+}
+
+func socat(t *testing.T, x *target, transport string) {
+	family := "4"
+	if x.vip.Is6() {
+		family = "6"
+	}
+	const words = "round and back"
+	// sh gives socat its input; readbytes ends it without a wait.
+	script := fmt.Sprintf("printf %%s %q | socat -t 20 - %s%s:%s:%d,readbytes=%d", words, transport, family, literal(x.vip), echoPort, len(words))
+	if out := run(t, x.client, "sh", "-c", script); out != words {
+		t.Errorf("echo %q, want %q", out, words)
+	}
+}
+
+// fragments sends datagrams of several sizes from one socket, so that all
+// belong to one flow, and compares what comes back.
+func fragments(t *testing.T, x *target) {
+	conn, err := x.client.Dial(within(t), "udp", netip.AddrPortFrom(x.vip, echoPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, size := range []int{100, 2000, 4000, 9000, 30000} {
+		sent := make([]byte, size)
+		for i := range sent {
+			sent[i] = byte(i * size)
+		}
+		if _, err := conn.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		got := make([]byte, 65536)
+		n, err := conn.Read(got)
+		if err != nil {
+			t.Errorf("datagram of %d bytes: %v", size, err)
+			continue
+		}
+		if !slices.Equal(got[:n], sent) {
+			t.Errorf("datagram of %d bytes came back as %d others", size, n)
+		}
+	}
+}
+
+func ping(t *testing.T, x *target) {
+	out := run(t, x.client, "ping", "-n", "-c", "3", "-i", "0.01", "-W", "5", x.vip.String())
+	if !strings.Contains(out, " 0% packet loss") {
+		t.Error(out)
+	}
+}
+
+// closedPort has no service on any VIP and no server on any real server.
+const closedPort = 4242
+
+func refusedTCP(t *testing.T, x *target) {
+	conn, err := x.client.Dial(within(t), "tcp", netip.AddrPortFrom(x.vip, closedPort).String())
+	if err == nil {
+		conn.Close()
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("connect: %v, want %v", err, unix.ECONNREFUSED)
+	}
+}
+
+func refusedUDP(t *testing.T, x *target) {
+	conn, err := x.client.Dial(within(t), "udp", netip.AddrPortFrom(x.vip, closedPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("anyone?")); err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNREFUSED) {
+		var op *net.OpError
+		errors.As(err, &op)
+		t.Errorf("read: %v, want %v", err, unix.ECONNREFUSED)
+	}
+}
