@@ -26,6 +26,19 @@ func roads() []road {
 		{"nat/ipv4 icmp error", pt.Plain(pt.Error("192.0.2.254", host(vip4), 3, 4, 1400, pt.TCP(vip4, client4))), natRequest(rs4)},
 		{"fullnat/ipv4", pt.Plain(syn4), fullnat(lip4, rs4)},
 		{"fullnat/ipv6", pt.Plain(syn6), fullnat(lip6, rs6)},
+		{"tun/ipip ipv4", pt.Plain(syn4), tunnel(packet.IPIP, dip4, rs4, false)},
+		{"tun/ipip ipv6", pt.Plain(syn6), tunnel(packet.IPIP, dip6, rs6, false)},
+		{"tun/gue ipv4", pt.Plain(syn4), tunnel(packet.GUE, dip4, rs4, true)},
+		{"tun/gre ipv6", pt.Plain(syn6), tunnel(packet.GRE, dip6, rs6, true)},
+	}
+}
+
+// borderRoads replace the IP header by one of the other family.
+func borderRoads() []road {
+	return []road{
+		{"fullnat/ipv4 to ipv6", pt.Plain(pt.TCP(client4, vip4, pt.Pad(64))), fullnat(lip6, rs6)},
+		{"fullnat/ipv6 to ipv4", pt.Plain(pt.UDP(client6, vip6, pt.Pad(64))), fullnat(lip4, rs4)},
+		{"fullnat/ipv4 icmp error to ipv6", pt.Plain(pt.Error("192.0.2.254", host(vip4), 3, 4, 1400, pt.TCP(vip4, client4))), fullnat(lip6, rs6)},
 	}
 }
 
@@ -37,7 +50,7 @@ func reload(p *packet.Packet, buf, b []byte) {
 }
 
 func TestNoAllocs(t *testing.T) {
-	for _, rd := range roads() {
+	for _, rd := range append(roads(), borderRoads()...) {
 		t.Run(rd.name, func(t *testing.T) {
 			buf := make([]byte, packet.Headroom+packet.MaxSize)
 			copy(buf[packet.Headroom-packet.VNetLen:], rd.in)
@@ -77,8 +90,8 @@ func BenchmarkParse(b *testing.B) {
 }
 
 // BenchmarkApply is the cost of a rewrite. The packet is rewritten again and
-// again to the same endpoints, which costs what the first time costs; what
-// pushes a header starts from the packet as it came.
+// again to the same endpoints, which costs what the first time costs; an outer
+// header is pushed again and again in front of the same packet.
 func BenchmarkApply(b *testing.B) {
 	for _, rd := range roads() {
 		b.Run(rd.name, func(b *testing.B) {

@@ -51,7 +51,8 @@ func (p *Packet) parseEmbedded(b []byte) {
 		if l4 < 20 {
 			return
 		}
-		src, dst = addr4(e[12:16]), addr4(e[16:20])
+		src.set4(e[12:16])
+		dst.set4(e[16:20])
 	} else {
 		if len(e) < 40 || e[0]>>4 != 6 {
 			return

@@ -96,7 +96,9 @@ func (p *Packet) Destination() (Addr, uint8) {
 	}
 	b := p.buf[p.start:p.end]
 	if p.family == IPv4 {
-		return Addr(addr4(b[16:20])), IPv4
+		var a Addr
+		a.set4(b[16:20])
+		return a, IPv4
 	}
 	return Addr(b[24:40]), IPv6
 }

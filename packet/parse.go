@@ -68,7 +68,8 @@ func (p *Packet) parse4(b []byte) Reason {
 			return FragmentOverlap
 		}
 	}
-	p.Tuple.Src, p.Tuple.Dst = addr4(b[12:16]), addr4(b[16:20])
+	p.Tuple.Src.set4(b[12:16])
+	p.Tuple.Dst.set4(b[16:20])
 	p.Tuple.Family = IPv4
 	if badSource4(b[12:16]) {
 		return BadSource
@@ -129,20 +130,18 @@ func (p *Packet) parseTransport(b []byte) Reason {
 	return OK
 }
 
-func addr4(b []byte) Addr { return Addr{b[0], b[1], b[2], b[3]} }
+// set4 makes a the IPv4 address at the start of b, by whole words.
+func (a *Addr) set4(b []byte) {
+	binary.LittleEndian.PutUint64(a[0:8], uint64(binary.LittleEndian.Uint32(b)))
+	binary.LittleEndian.PutUint64(a[8:16], 0)
+}
 
 // badSource4 says whether no host may send from the address b: the sources
 // that the kernel drops before IPVS sees them. 240/4 and link-local addresses
 // pass, as they do there.
 func badSource4(b []byte) bool {
-	switch {
-	case b[0] == 127, b[0]>>4 == 14:
-		return true
-	case b[0] == 0 || b[0] == 255:
-		a := binary.BigEndian.Uint32(b)
-		return a == 0 || a == 0xffffffff
-	}
-	return false
+	a := binary.BigEndian.Uint32(b)
+	return a == 0 || a == 0xffffffff || a>>24 == 127 || a>>28 == 14
 }
 
 // badSource6 is badSource4 for IPv6. The unspecified address passes, as in
