@@ -118,12 +118,19 @@ func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
 // over where it has no choice.
 func (t *Table) claimReply(f Flow, hash uint64, n uint32, gen uint16) (Flow, packet.Reason) {
 	mode := f.Server.Mode
+	s := &t.shards[t.shardOf(hash)]
 	for try := 1; ; try++ {
 		reply, _ := mode.ReplyTuple(f)
 		h := hint{hash: reply.Hash(t.seed), entry: n}
 		rivals, ok := t.addReply(h)
 		if !ok {
-			return t.giveUp(f, hash, n, gen, packet.TableFull)
+			return t.giveUp(s, n, gen, packet.TableFull)
+		}
+		if !t.setLocal(s, n, gen, f.Local) {
+			// Another queue's flow evicted this one, maybe before the slot
+			// was there to be removed.
+			t.removeReply(h)
+			return Flow{}, packet.TableFull
 		}
 		rival := t.holder(rivals, &reply)
 		if rival == 0 {
@@ -136,21 +143,23 @@ func (t *Table) claimReply(f Flow, hash uint64, n uint32, gen uint16) (Flow, pac
 		}
 		t.removeReply(h)
 		if !ok {
-			return t.giveUp(f, hash, n, gen, packet.NoPort)
+			return t.giveUp(s, n, gen, packet.NoPort)
 		}
 		f.Local = local
-		s := &t.shards[t.shardOf(hash)]
-		s.mu.Lock()
-		e := &t.entries[n]
-		still := e.flags&flagLive != 0 && e.gen == gen
-		if still {
-			e.local = local
-		}
-		s.mu.Unlock()
-		if !still {
-			return Flow{}, packet.TableFull // another queue's flow evicted it
-		}
 	}
+}
+
+// setLocal stores Local in entry n of s unless the entry holds another flow
+// than the one of gen by now.
+func (t *Table) setLocal(s *shard, n uint32, gen uint16, local uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := &t.entries[n]
+	if e.flags&flagLive == 0 || e.gen != gen {
+		return false
+	}
+	e.local = local
+	return true
 }
 
 // addReply adds the slot of a reply tuple and returns the other entries that
@@ -188,8 +197,7 @@ func (t *Table) holder(of hints, reply *packet.Tuple) uint32 {
 }
 
 // giveUp takes back a flow that could not be made findable by its replies.
-func (t *Table) giveUp(f Flow, hash uint64, n uint32, gen uint16, why packet.Reason) (Flow, packet.Reason) {
-	s := &t.shards[t.shardOf(hash)]
+func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) (Flow, packet.Reason) {
 	s.mu.Lock()
 	if e := &t.entries[n]; e.flags&flagLive != 0 && e.gen == gen {
 		s.created--

@@ -171,13 +171,14 @@ func (t *Table) victimLocked(s *shard, id, now uint32) uint32 {
 			if c != classUDP {
 				return n
 			}
-			lifetime := t.servers.get(e.server).service.lifetimes[e.state]
-			if lifetime-(e.deadline-now) >= minIdle {
-				return n
-			}
-			if refiled++; refiled > maxRefile || e.deadline>>slotShift-s.turned <= i {
+			if late := min(e.deadline>>slotShift-s.turned, wheelSlots-1); late <= i || refiled == maxRefile {
+				lifetime := t.servers.get(e.server).service.lifetimes[e.state]
+				if lifetime-(e.deadline-now) >= minIdle {
+					return n
+				}
 				break // what follows was active even later
 			}
+			refiled++
 			t.unfileLocked(n)
 			t.fileLocked(s, n)
 			i-- // the slot has a new head

@@ -1,0 +1,69 @@
+package lb
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// filled is a table with n NAT flows.
+func filled(tb testing.TB, limit, n int, m Mode) (*Table, *RealServer) {
+	t, set := newTestTable(tb, limit, m)
+	for i := range uint32(n) {
+		if _, why := t.add(set[0], clientTuple(i, packet.UDP), UDPNormal, 0); why != packet.OK {
+			tb.Fatalf("flow %d: %v", i, why)
+		}
+	}
+	return t, set[0]
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, flows := range []int{1, 1_000_000} {
+		t, rs := filled(b, 4_000_000, flows, fakeMode{})
+		keys := make([]packet.Tuple, 1<<20)
+		for _, d := range []Direction{Request, Reply} {
+			for i := range keys {
+				keys[i] = clientTuple(rand.Uint32N(uint32(flows)), packet.UDP)
+				if d == Reply {
+					keys[i], _ = rs.Mode.ReplyTuple(Flow{Tuple: keys[i], Server: rs})
+				}
+			}
+			b.Run(fmt.Sprintf("flows=%d/%s", flows, []string{"request", "reply"}[d]), func(b *testing.B) {
+				i := 0
+				for b.Loop() {
+					k := &keys[i%len(keys)]
+					if _, got, ok := t.lookup(k, k.Hash(t.seed), eventKeep, true, 1); !ok || got != d {
+						b.Fatal("not found")
+					}
+					i++
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkInsert fills a table from nothing, growth included.
+func BenchmarkInsert(b *testing.B) {
+	for _, mode := range []struct {
+		name string
+		m    Mode
+	}{{"nat", fakeMode{}}, {"dr", fakeMode{direct: true}}} {
+		for _, flows := range []int{1_000_000, 10_000_000} {
+			b.Run(fmt.Sprintf("%s/flows=%d", mode.name, flows), func(b *testing.B) {
+				for b.Loop() {
+					b.StopTimer()
+					t, set := newTestTable(b, flows, mode.m)
+					b.StartTimer()
+					for i := range uint32(flows) {
+						if _, why := t.add(set[0], clientTuple(i, packet.UDP), UDPNormal, 0); why != packet.OK {
+							b.Fatalf("flow %d: %v", i, why)
+						}
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*flows), "ns/flow")
+			})
+		}
+	}
+}
