@@ -123,15 +123,29 @@ func (e *egress) leave(p *packet.Packet, hop *Hop, now time.Duration) (held bool
 	return true
 }
 
-// toKernel writes p to the TUN device; the kernel then routes it.
+// toKernel leaves the routing of p to the kernel.
 func (e *egress) toKernel(p *packet.Packet) {
+	if e.write(p) {
+		e.tally.byKernel++
+	}
+}
+
+// giveBack returns p to the kernel as it came.
+func (e *egress) giveBack(p *packet.Packet) {
+	if e.write(p) {
+		e.tally.returned++
+	}
+}
+
+// write writes p to the TUN device.
+func (e *egress) write(p *packet.Packet) bool {
 	buf, start, end := p.Buffer()
 	p.PutVNet(buf[start-packet.VNetLen:start], 0)
 	if err := e.queue.Write(buf[start-packet.VNetLen : end]); err != nil {
 		e.count.drop(packet.SendFailed)
-		return
+		return false
 	}
-	e.tally.byKernel++
+	return true
 }
 
 // flush sends the batch.

@@ -167,8 +167,7 @@ func (l *loop) decide(p *packet.Packet, now time.Duration) (held bool) {
 	case packet.Pass:
 		l.up(p)
 	case packet.Return:
-		l.tally.returned++
-		l.egress.toKernel(p)
+		l.egress.giveBack(p)
 	}
 	return false
 }

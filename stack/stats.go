@@ -23,7 +23,7 @@ type QueueStats struct {
 	Returned uint64 // packets that went back to the kernel unchanged
 
 	ByLink   uint64 // frames that left by the packet socket
-	ByKernel uint64 // packets written to the TUN device, returned ones included
+	ByKernel uint64 // packets that the kernel routes, written to the TUN device
 	Waited   uint64 // frames that waited for their neighbour's address
 
 	// Dropped counts by reason what the road itself dropped: at the parse,
