@@ -9,16 +9,23 @@ package integration
 //	2001:db8:c::2   2001:db8:c::1  2001:db8:1::1   │        2001:db8:1::11
 //	                                               ├──── rs1 192.0.2.21, nat .121
 //	                                               │         2001:db8:1::21, nat ::121
-//	                                               └──── rs2 192.0.2.22, nat .122
-//	                                                         2001:db8:1::22, nat ::122
+//	                                               ├──── rs2 192.0.2.22, nat .122
+//	                                               │         2001:db8:1::22, nat ::122
+//	                                               ├──── gue1, gue2: 192.0.2.31, .32 …
+//	                                               └──── gre1, gre2: 192.0.2.41, .42 …
+//
+// A real server unpacks one kind of tunnel: rs1 and rs2 ipip, the others gue
+// and gre. Those that no variant of a test uses are not made.
 //
 //	VIPs 203.0.113.0/24 and 2001:db8:a::/64, routed to the director
 //	LIPs 198.51.100.0/24 and 2001:db8:f::/64, likewise
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"strings"
 
 	"github.com/uvs-project/uvs/integration/lab"
@@ -33,12 +40,12 @@ const (
 type bed struct {
 	lab                           *lab.Lab
 	client, router, lan, director *lab.Host
-	rs                            [2]*lab.Host
+	groups                        map[string][2]*lab.Host // the real servers, by the name before their number
 }
 
-// newBed draws the topology, without servers.
-func newBed(l *lab.Lab) *bed {
-	b := &bed{lab: l}
+// newBed draws the topology for the variants, without servers.
+func newBed(l *lab.Lab, list []variant) *bed {
+	b := &bed{lab: l, groups: map[string][2]*lab.Host{}}
 	b.client, b.router = l.Host("client"), l.Host("router").Forward()
 	b.lan = l.Host("lan").Bridge("br0", "")
 	b.director = l.Host("director").Forward()
@@ -47,42 +54,55 @@ func newBed(l *lab.Lab) *bed {
 	b.router.Link(b.lan, "192.0.2.1/24 2001:db8:1::1/64", "")
 	b.director.Link(b.lan, "192.0.2.11/24 2001:db8:1::11/64", "")
 	b.director.Route("default", "192.0.2.1").Route("default", "2001:db8:1::1")
-	for i := range b.rs {
-		n := i + 1
-		rs := l.Host(fmt.Sprintf("rs%d", n))
-		rs.Link(b.lan, fmt.Sprintf("192.0.2.2%d/24 192.0.2.12%d/24 2001:db8:1::2%d/64 2001:db8:1::12%d/64", n, n, n, n), "")
-		rs.Route("default", "192.0.2.1").Route("default", "2001:db8:1::1")
-		rs.Rule(fmt.Sprintf("192.0.2.12%d 2001:db8:1::12%d", n, n), natTable)
-		rs.TableRoute(natTable, "default", "192.0.2.11").TableRoute(natTable, "default", "2001:db8:1::11")
-		b.rs[i] = rs
-	}
 	for i, via := range []string{"192.0.2.11", "2001:db8:1::11"} {
-		b.router.Route(strings.Fields(vips)[i], via)
-		for _, h := range append(b.rs[:], b.router) {
-			h.Route(strings.Fields(lips)[i], via)
+		b.router.Route(strings.Fields(vips)[i], via).Route(strings.Fields(lips)[i], via)
+	}
+	for _, v := range list {
+		if _, there := b.groups[v.group()]; !there {
+			b.groups[v.group()] = [2]*lab.Host{b.realServer(v, 1), b.realServer(v, 2)}
 		}
 	}
 	return b
 }
 
+// realServer draws real server n of the variant's group.
+func (b *bed) realServer(v variant, n int) *lab.Host {
+	h := b.lab.Host(fmt.Sprintf("%s%d", v.group(), n))
+	host := v.hostNumber(n)
+	h.Link(b.lan, fmt.Sprintf("192.0.2.%d/24 192.0.2.%d/24 2001:db8:1::%d/64 2001:db8:1::%d/64", host, host+100, host, host+100), "")
+	h.Route("default", "192.0.2.1").Route("default", "2001:db8:1::1")
+	h.Rule(fmt.Sprintf("192.0.2.%d 2001:db8:1::%d", host+100, host+100), natTable)
+	for i, via := range []string{"192.0.2.11", "2001:db8:1::11"} {
+		h.TableRoute(natTable, "default", via).Route(strings.Fields(lips)[i], via)
+	}
+	return h
+}
+
 // natTable is the routing table of the real servers' answers in nat.
 const natTable = 100
 
-// serve starts the real servers' programs for the variants.
+// serve starts the real servers' programs.
 func (b *bed) serve(list []variant) error {
-	for i, rs := range b.rs {
-		for _, start := range []func(*lab.Host) error{nginx, bind, iperf, socatTCP} {
-			if err := start(rs); err != nil {
-				return err
+	for _, group := range b.groups {
+		for _, rs := range group {
+			for _, start := range []func(*lab.Host) error{nginx, bind, iperf, socatTCP} {
+				if err := start(rs); err != nil {
+					return err
+				}
 			}
 		}
-		bound := map[netip.Addr]bool{}
-		for _, v := range list {
+	}
+	bound := map[*lab.Host]map[netip.Addr]bool{}
+	for _, v := range list {
+		for i, rs := range b.groups[v.group()] {
 			addr := v.served(i + 1)
-			if bound[addr] {
+			if bound[rs] == nil {
+				bound[rs] = map[netip.Addr]bool{}
+			}
+			if bound[rs][addr] {
 				continue
 			}
-			bound[addr] = true
+			bound[rs][addr] = true
 			if err := socatUDP(rs, addr); err != nil {
 				return err
 			}
@@ -91,9 +111,48 @@ func (b *bed) serve(list []variant) error {
 	return nil
 }
 
-// ownVIPs makes the real servers owners of the VIPs of dr and tun, by uvs itself.
+// ownVIPs makes the real servers of dr and tun what these modes want, as a
+// user would, by uvs realserver setup.
 func (b *bed) ownVIPs(bin string, list []variant) error {
+	for name, group := range b.groups {
+		for _, mode := range []string{"dr", "tun"} {
+			args := []string{"realserver", "setup", "--foreground", "--mode", mode}
+			owned := len(args)
+			for _, v := range list {
+				if v.group() == name && v.mode == mode {
+					args = append(args, "--vip", v.vip.String())
+				}
+			}
+			if len(args) == owned {
+				continue
+			}
+			if mode == "tun" && name != "rs" {
+				args = append(args, "--tunnel", name)
+			}
+			for _, rs := range group {
+				if err := setUp(rs, exec.Command(bin, args...)); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	return nil
+}
+
+// setUp runs uvs realserver setup until it says that it is done.
+func setUp(rs *lab.Host, cmd *exec.Cmd) error {
+	p, err := rs.Start(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := timeout()
+	defer cancel()
+	return lab.Wait(ctx, rs.Name+" to be a real server", func() error {
+		if out := p.Output(); !strings.Contains(out, "real server is set up") {
+			return errors.New(out)
+		}
+		return nil
+	})
 }
 
 // echoPort is where socat echoes.

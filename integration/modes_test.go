@@ -52,9 +52,22 @@ var variants = func() []variant {
 	return list
 }()
 
-// rip is the address of real server n, from 1, in this variant.
+// group is the name, without its number, of the variant's real servers.
+func (v *variant) group() string {
+	if v.tunnel == "gue" || v.tunnel == "gre" {
+		return v.tunnel
+	}
+	return "rs"
+}
+
+// hostNumber is the last part of the addresses of real server n, from 1.
+func (v *variant) hostNumber(n int) int {
+	return map[string]int{"rs": 20, "gue": 30, "gre": 40}[v.group()] + n
+}
+
+// rip is the address of real server n in this variant.
 func (v *variant) rip(n int) netip.Addr {
-	host := 20 + n
+	host := v.hostNumber(n)
 	if v.mode == "nat" {
 		host += 100
 	}

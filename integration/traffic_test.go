@@ -45,8 +45,8 @@ var cases = []struct {
 	{"a port is mapped", mapped},
 	{"four streams go up", func(t *testing.T, x *target) { iperf3(t, x, "-P", "4") }},
 	{"a stream comes down", func(t *testing.T, x *target) { iperf3(t, x, "-R") }},
-	{"DNS over UDP", func(t *testing.T, x *target) { dig(t, x, "who.test", "+notcp", "rs", "(UDP)") }},
-	{"DNS over TCP", func(t *testing.T, x *target) { dig(t, x, "who.test", "+tcp", "rs", "(TCP)") }},
+	{"DNS over UDP", func(t *testing.T, x *target) { dig(t, x, "who.test", "+notcp", x.group(), "(UDP)") }},
+	{"DNS over TCP", func(t *testing.T, x *target) { dig(t, x, "who.test", "+tcp", x.group(), "(TCP)") }},
 	{"DNS answer over UDP that is fragmented", func(t *testing.T, x *target) {
 		dig(t, x, "big.test", "+notcp", strings.Repeat("l", 250), "(UDP)")
 	}},
@@ -91,7 +91,7 @@ func balancedBed(l *lab.Lab, dir string) (*bed, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	b := newBed(l)
+	b := newBed(l, variants)
 	if err := l.Err(); err != nil {
 		return nil, err
 	}
@@ -134,8 +134,6 @@ func TestTraffic(t *testing.T) {
 // as a test of uvs.
 func TestControl(t *testing.T) {
 	need(t, append(programs, "nft")...)
-	b := newBed(newLab(t))
-	drawn(t, b.lab)
 	var nat []variant
 	var rules strings.Builder
 	rules.WriteString("table inet control { chain prerouting { type nat hook prerouting priority dstnat;\n")
@@ -155,6 +153,8 @@ func TestControl(t *testing.T) {
 		fmt.Fprintf(&rules, "%s dnat to numgen inc mod 2 map { 0: %s, 1: %s }\n", match, v.rip(1), v.rip(2))
 	}
 	rules.WriteString("}\n}\n")
+	b := newBed(newLab(t), nat)
+	drawn(t, b.lab)
 	file := filepath.Join(t.TempDir(), "rules")
 	if err := os.WriteFile(file, []byte(rules.String()), 0o644); err != nil {
 		t.Fatal(err)
@@ -216,12 +216,12 @@ func spread(t *testing.T, x *target) {
 		} else if client != x.clientAddr() {
 			t.Errorf("%s sees the client as %v, want %v", name, client, x.clientAddr())
 		}
-		n, _ := strconv.Atoi(strings.TrimPrefix(name, "rs"))
+		n, _ := strconv.Atoi(strings.TrimPrefix(name, x.group()))
 		if want := x.served(n); server != want {
 			t.Errorf("%s sees itself as %v, want %v", name, server, want)
 		}
 	}
-	if got["rs1"] != each || got["rs2"] != each {
+	if got[x.group()+"1"] != each || got[x.group()+"2"] != each {
 		t.Errorf("requests per real server: %v, want %d each", got, each)
 	}
 }
