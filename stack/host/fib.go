@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/uvs-project/uvs/packet"
@@ -54,7 +53,7 @@ func (h *Host) applySteering(d Desired) error {
 
 // ownRules lists the rules that carry our protocol number and stand where ours do.
 func (h *Host) ownRules() ([]rule, error) {
-	all, err := h.listRules()
+	all, err := listRules(h.nl)
 	if err != nil {
 		return nil, err
 	}
@@ -69,10 +68,10 @@ func (h *Host) ownRules() ([]rule, error) {
 
 // listRules lists the rules of both families. netlink's own filter for the
 // protocol has no effect, so callers compare it themselves.
-func (h *Host) listRules() ([]netlink.Rule, error) {
+func listRules(nl *netlink.Handle) ([]netlink.Rule, error) {
 	var all []netlink.Rule
 	for _, family := range [...]int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		rules, err := dump(func() ([]netlink.Rule, error) { return h.nl.RuleList(family) })
+		rules, err := dump(func() ([]netlink.Rule, error) { return nl.RuleList(family) })
 		if err != nil && !noFamily(err) {
 			return nil, fmt.Errorf("list policy rules: %w", err)
 		}
@@ -222,38 +221,15 @@ func (h *Host) tableRoutes() ([]markedRoute, error) {
 	return all, nil
 }
 
-// dumpTable lists one table only. netlink's own listing would read the whole
-// of a router's tables to find our few routes.
 func (h *Host) dumpTable(family uint8, table int) ([]markedRoute, error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
-	req.Sockets = h.strict
-	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(netlinkFamily(family))}})
-	req.AddData(nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(table))))
-	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
+	msgs, err := tableRequest(h.strict, netlinkFamily(family), table).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
 	if err != nil {
 		return nil, err
 	}
 	var all []markedRoute
 	for _, m := range msgs {
-		msg := nl.DeserializeRtMsg(m)
-		attrs, err := nl.ParseRouteAttr(m[msg.Len():])
-		if err != nil {
-			return nil, err
-		}
-		r := markedRoute{route{dst: everything(family)}, msg.Protocol}
-		for _, a := range attrs {
-			switch a.Attr.Type {
-			case unix.RTA_DST:
-				addr, _ := netip.AddrFromSlice(a.Value)
-				r.dst = netip.PrefixFrom(addr, int(msg.Dst_len))
-			case unix.RTA_TABLE:
-				r.table = int(nl.NativeEndian().Uint32(a.Value))
-			case unix.RTA_OIF:
-				r.link = int(nl.NativeEndian().Uint32(a.Value))
-			}
-		}
-		if r.table == table && msg.Flags&unix.RTM_F_CLONED == 0 { // a kernel before 4.20 lists all tables
-			all = append(all, r)
+		if r, ok := parseRoute(m); ok && r.table == table { // a kernel before 4.20 lists all tables
+			all = append(all, markedRoute{route{r.dst, table, r.hops[0].link}, r.protocol})
 		}
 	}
 	return all, nil
@@ -272,7 +248,7 @@ func (h *Host) netlinkRoute(r route) *netlink.Route {
 // removeOrphans removes the rules of an uvs that ended without undoing them:
 // its jump over the steering names a device that no longer exists.
 func (h *Host) removeOrphans() error {
-	rules, err := h.listRules()
+	rules, err := listRules(h.nl)
 	if err != nil {
 		return err
 	}
@@ -305,7 +281,7 @@ func isNoLink(err error) bool {
 
 // checkForeign refuses to share numbers with anybody else.
 func (h *Host) checkForeign() error {
-	rules, err := h.listRules()
+	rules, err := listRules(h.nl)
 	if err != nil {
 		return err
 	}

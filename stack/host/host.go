@@ -20,11 +20,14 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/uvs-project/uvs/stack"
 )
 
 // Options says which names and numbers of the host are ours. The zero value works.
@@ -75,8 +78,13 @@ type Host struct {
 	strict map[int]*nl.SocketHandle // a socket on which the kernel filters listings as asked
 	link   int                      // index of the device
 	sysctl kernelSettings
+	mirror *mirror
+
+	onChange atomic.Pointer[func()]
+	stop     func() // ends what Open started and waits for it
 
 	mu      sync.Mutex
+	closed  bool          // guarded by mu
 	desired Desired       // guarded by mu; the last that Apply accepted
 	changed savedSettings // guarded by mu; what Close restores
 }
@@ -108,7 +116,75 @@ func (h *Host) open() error {
 	if err := h.checkForeign(); err != nil {
 		return err
 	}
-	return h.setUpDevice()
+	if err := h.setUpDevice(); err != nil {
+		return err
+	}
+	return h.start()
+}
+
+// start begins to follow the host's routes and neighbours.
+func (h *Host) start() error {
+	own, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
+	raw, err := strictSocket()
+	if err != nil {
+		own.Close()
+		return fmt.Errorf("netlink: %w", err)
+	}
+	s, err := subscribe()
+	if err != nil {
+		own.Close()
+		raw[unix.NETLINK_ROUTE].Close()
+		return err
+	}
+	h.mirror = newMirror(h.opt, own, raw)
+	h.mirror.changed, h.mirror.lost = h.routesChanged, h.repair
+
+	ctx, cancel := context.WithCancel(context.Background())
+	events := make(chan event, askQueue)
+	var wg sync.WaitGroup
+	wg.Go(func() { h.follow(ctx, s, events) })
+	wg.Go(func() { h.mirror.run(ctx, events) })
+	h.stop = func() {
+		cancel()
+		s.Close()
+		wg.Wait()
+		own.Close()
+		raw[unix.NETLINK_ROUTE].Close()
+	}
+	h.mirror.sync(ctx)
+	return nil
+}
+
+// Routes is what the link egress asks for its hops. It is empty until Open
+// has returned and stays as it is after Close.
+func (h *Host) Routes() stack.Routes { return h.mirror }
+
+// OnChange sets what is called, from another goroutine, after routes, devices
+// or policy rules of the host changed: PathMTU, SourceFor and CheckRoute may
+// have other answers then. It must not call Close.
+func (h *Host) OnChange(f func()) { h.onChange.Store(&f) }
+
+func (h *Host) routesChanged() {
+	if f := h.onChange.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// repair makes the host as desired again after somebody else took away what
+// was ours, as network managers do with what they do not know, and when a
+// device has come that must forward.
+func (h *Host) repair() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	if err := h.applyLocked(); err != nil {
+		h.log.Error("cannot repair what changed on the host", "error", err)
+	}
 }
 
 // Apply makes the host as d says. It first checks all of d; where that finds
@@ -118,13 +194,14 @@ func (h *Host) open() error {
 // is what the host refuses, which a caller may choose to live with.
 //
 // Applying the same state twice changes nothing the second time.
-func (h *Host) Apply(_ context.Context, d Desired) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+func (h *Host) Apply(ctx context.Context, d Desired) error {
 	d = d.normalised()
 	if err := h.check(d); err != nil {
 		return err
 	}
+	h.mirror.setDirect(ctx, d.OnLink)
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.desired = d
 	return h.applyLocked()
 }
@@ -139,6 +216,10 @@ func (h *Host) applyLocked() error {
 // Close undoes everything. It returns what could not be undone, with the
 // command that does it by hand.
 func (h *Host) Close() error {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.stop()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.desired = Desired{}

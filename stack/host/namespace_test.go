@@ -138,7 +138,7 @@ func (d *director) state() string {
 	} {
 		b.WriteString("# " + c + "\n")
 		for line := range strings.Lines(d.run(c)) {
-			if !strings.Contains(line, "uvs0") && !strings.Contains(line, "stable_secret") {
+			if !strings.Contains(line, "dev uvs") && !strings.Contains(line, "stable_secret") {
 				b.WriteString(line)
 			}
 		}
