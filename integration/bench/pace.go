@@ -30,6 +30,10 @@ type paced struct {
 	P50, P99, Max float64
 }
 
+// paceBuffer, in bytes, holds what is due during a stall of a second; the kernel
+// charges some 2 KiB for a small request.
+const paceBuffer = 8 << 20
+
 type paceConn struct {
 	fd   int
 	due  []time.Duration // when the requests in flight were due, oldest first
@@ -88,7 +92,11 @@ func newPacer(to netip.AddrPort, conns int) (*pacer, error) {
 		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}); err != nil {
 			return nil, os.NewSyscallError("connect", err)
 		}
-		if err := errors.Join(unix.SetNonblock(fd, true), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)); err != nil {
+		if err := errors.Join(
+			unix.SetNonblock(fd, true),
+			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, paceBuffer),
+		); err != nil {
 			return nil, err
 		}
 		p.conns[i].fd = fd
