@@ -167,8 +167,8 @@ func growth(rw *packet.Rewrite, family uint8) int {
 // answers limits the ICMP errors of one queue to those that Linux sends
 // (icmp_msgs_per_sec, icmp_msgs_burst): a token bucket.
 type answers struct {
-	tokens int
-	filled time.Duration // when tokens was right
+	spent  int           // tokens that the bucket lacks
+	filled time.Duration // when spent was right
 }
 
 const (
@@ -178,13 +178,13 @@ const (
 
 func (a *answers) take(now time.Duration) bool {
 	const each = time.Second / answersPerSecond
-	if n := int((now - a.filled) / each); n > 0 {
-		a.tokens = min(a.tokens+n, answersBurst)
-		a.filled += time.Duration(n) * each
+	if n := (now - a.filled) / each; n > 0 {
+		a.spent = max(0, a.spent-int(n))
+		a.filled += n * each
 	}
-	if a.tokens == 0 {
+	if a.spent == answersBurst {
 		return false
 	}
-	a.tokens--
+	a.spent++
 	return true
 }
