@@ -17,17 +17,11 @@ var idents [64]struct {
 }
 
 // flowKey seeds the hash behind the source port of GUE, so that nobody outside
-// can aim many flows at one path.
+// can aim many flows at one path, and is where identifications start.
 var flowKey = rand.Uint64()
-
-func init() {
-	for i := range idents {
-		idents[i].next.Store(rand.Uint32())
-	}
-}
 
 // ident is the next identification for a packet between the IPv4 addresses.
 func ident(src, dst *Addr) uint16 {
 	pair := uint64(binary.BigEndian.Uint32(src[:4]))<<32 | uint64(binary.BigEndian.Uint32(dst[:4]))
-	return uint16(idents[pair*0x9e3779b97f4a7c15>>58].next.Add(1))
+	return uint16(idents[pair*0x9e3779b97f4a7c15>>58].next.Add(1) + uint32(flowKey))
 }
