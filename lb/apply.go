@@ -9,8 +9,8 @@ import (
 
 // An account is what lives on of a service over reloads, by its name.
 type account struct {
-	servers []*RealServer // the last form of each record, those removed but not freed too
-	retired Traffic       // of the records that were freed
+	servers []*RealServer      // the last form of each record, those removed but not freed too
+	retired map[string]Traffic // of the records that were freed, by the name of their mode
 }
 
 // Apply replaces the configuration as a whole, or returns every fault of c and
@@ -66,7 +66,9 @@ func (b *Balancer) freeRecords() {
 			if slices.Contains(set, rs) || !rs.free() {
 				return false
 			}
-			a.retired.add(rs.traffic.sum())
+			sum := a.retired[rs.Mode.String()]
+			sum.add(rs.traffic.sum())
+			a.retired[rs.Mode.String()] = sum
 			b.freeIDs = append(b.freeIDs, rs.id)
 			return true
 		})
@@ -79,7 +81,7 @@ func (b *Balancer) freeRecords() {
 func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service {
 	a := b.accounts[c.Name]
 	if a == nil {
-		a = new(account)
+		a = &account{retired: map[string]Traffic{}}
 		b.accounts[c.Name] = a
 	}
 	s := &service{

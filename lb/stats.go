@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/uvs-project/uvs/packet"
@@ -25,10 +26,11 @@ type FlowStats struct {
 
 // ServiceStats is one service of the configuration in force.
 type ServiceStats struct {
-	Name    string
-	Listens []Listen
-	Traffic
-	RealServers []RealServerStats // in list order, the newest first, then the removed ones that have flows
+	Name        string
+	Listens     []Listen
+	Traffic                        // of all modes
+	Modes       map[string]Traffic // by the name of the mode
+	RealServers []RealServerStats  // in list order, the newest first, then the removed ones that have flows
 }
 
 // RealServerStats is one real server of one service.
@@ -65,7 +67,10 @@ func (b *Balancer) Stats() Stats {
 }
 
 func (s *service) stats(a *account) ServiceStats {
-	st := ServiceStats{Name: s.name, Listens: slices.Clone(s.listens), Traffic: a.retired}
+	st := ServiceStats{Name: s.name, Listens: slices.Clone(s.listens), Modes: maps.Clone(a.retired)}
+	for _, t := range st.Modes {
+		st.Traffic.add(t)
+	}
 	add := func(rs *RealServer, removed bool) {
 		r := RealServerStats{
 			Endpoint:      rs.Endpoint,
@@ -78,6 +83,9 @@ func (s *service) stats(a *account) ServiceStats {
 			Traffic:       rs.traffic.sum(),
 		}
 		st.Traffic.add(r.Traffic)
+		ofMode := st.Modes[r.Mode]
+		ofMode.add(r.Traffic)
+		st.Modes[r.Mode] = ofMode
 		if !removed || r.ActiveFlows+r.InactiveFlows > 0 {
 			st.RealServers = append(st.RealServers, r)
 		}
