@@ -58,7 +58,7 @@ func (e *egress) send(p *packet.Packet, now time.Duration) (held bool) {
 	}
 	size := packet.Headroom + p.SegmentLen() + p.Encap.Overhead()
 	if why := e.splitter.Start(p); why != packet.OK {
-		e.count.drop(why)
+		e.count.lose(why)
 		return false
 	}
 	for {
@@ -95,11 +95,11 @@ func (e *egress) hop(p *packet.Packet) *Hop {
 func (e *egress) leave(p *packet.Packet, hop *Hop, now time.Duration) (held bool) {
 	direct := p.NextHop.Family != 0
 	if direct && hop == nil {
-		e.count.drop(packet.NoRoute)
+		e.count.lose(packet.NoRoute)
 		return false
 	}
 	if direct && p.SegmentLen() > hop.MTU {
-		e.count.drop(packet.TooBig)
+		e.count.lose(packet.TooBig)
 		return false
 	}
 	if hop == nil || p.SegmentLen() > hop.MTU {
@@ -142,7 +142,7 @@ func (e *egress) write(p *packet.Packet) bool {
 	buf, start, end := p.Buffer()
 	p.PutVNet(buf[start-packet.VNetLen:start], 0)
 	if err := e.queue.Write(buf[start-packet.VNetLen : end]); err != nil {
-		e.count.drop(packet.SendFailed)
+		e.count.lose(packet.SendFailed)
 		return false
 	}
 	return true
@@ -158,7 +158,7 @@ func (e *egress) flush() {
 	sent := e.frames.flush()
 	e.tally.byLink += uint64(sent)
 	if sent < n {
-		e.count.dropped[packet.SendFailed].Add(uint64(n - sent))
+		e.count.lost[packet.SendFailed].Add(uint64(n - sent))
 	}
 }
 

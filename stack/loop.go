@@ -107,11 +107,11 @@ const cacheLine = 64
 // is held until the flush.
 func (l *loop) carry(p *packet.Packet, now time.Duration) (held bool) {
 	buf, start, end := p.Buffer()
+	l.tally.packets++
 	if end <= start {
 		l.count.drop(packet.Truncated)
 		return false
 	}
-	l.tally.packets++
 	l.tally.bytes += uint64(end - start)
 	p.ReadVNet(buf[start-packet.VNetLen : start])
 	if why := p.Parse(); why != packet.OK {
@@ -158,10 +158,12 @@ func (l *loop) carryFragment(p *packet.Packet, now time.Duration) (held bool) {
 	return held
 }
 
-// decide asks the handler and does what it says. What it drops it counts.
+// decide asks the handler and does what it says.
 func (l *loop) decide(p *packet.Packet, now time.Duration) (held bool) {
-	verdict, _ := l.handler.Handle(p, now)
+	verdict, why := l.handler.Handle(p, now)
 	switch verdict {
+	case packet.Drop:
+		l.count.drop(why)
 	case packet.Send:
 		return l.egress.send(p, now)
 	case packet.Pass:

@@ -68,6 +68,11 @@ func next(t *testing.T, tun *MemTUN, queue int) []byte {
 	}
 }
 
+// drop drops everything for a reason.
+func drop(why packet.Reason) Handler {
+	return handlerFunc(func(*packet.Packet, time.Duration) (packet.Verdict, packet.Reason) { return packet.Drop, why })
+}
+
 func TestRoadVerdicts(t *testing.T) {
 	in := packettest.TCP("192.0.2.1:1234", "203.0.113.10:80", packettest.SYN)
 	marker := packettest.UDP("192.0.2.9:9", "203.0.113.10:9")
@@ -86,12 +91,12 @@ func TestRoadVerdicts(t *testing.T) {
 			want: packettest.Super(packettest.TCP("192.0.2.1:1234", "10.0.0.1:8080", packettest.Pad(9000)), 1448), stats: QueueStats{Packets: 1, Sent: 1, ByKernel: 1}},
 		{name: "return: the packet is written back unchanged", in: packettest.Plain(in), handler: verdict(packet.Return),
 			want: packettest.Plain(in), stats: QueueStats{Packets: 1, Returned: 1}},
-		{name: "drop: nothing comes out", in: packettest.Plain(in), handler: verdict(packet.Drop),
-			stats: QueueStats{Packets: 1}},
+		{name: "drop: nothing comes out", in: packettest.Plain(in), handler: drop(packet.NotSYN),
+			stats: QueueStats{Packets: 1}, why: packet.NotSYN},
 		{name: "a truncated packet is dropped and counted", in: packettest.Plain(in[:12]), handler: dnat("10.0.0.1:8080"),
 			stats: QueueStats{Packets: 1}, why: packet.Truncated},
 		{name: "a read shorter than a virtio-net header is dropped and counted", in: []byte{0, 0, 0}, handler: dnat("10.0.0.1:8080"),
-			why: packet.Truncated},
+			stats: QueueStats{Packets: 1}, why: packet.Truncated},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -86,7 +86,7 @@ func (n *Neighbour) Set(mac MAC) {
 // drops what waited for it. The next packet asks anew.
 func (n *Neighbour) Fail() {
 	for _, f := range n.change(0) {
-		f.count.drop(packet.NoNeighbour)
+		f.count.lose(packet.NoNeighbour)
 	}
 }
 
@@ -103,7 +103,7 @@ func (n *Neighbour) change(link uint64) []waitingFrame {
 func (f *waitingFrame) send(mac MAC) {
 	copy(f.frame[packet.VNetLen:], mac[:])
 	if f.socket.sendOne(f.frame, f.ifindex) != nil {
-		f.count.drop(packet.SendFailed)
+		f.count.lose(packet.SendFailed)
 	}
 }
 
@@ -121,7 +121,7 @@ func (n *Neighbour) wait(f waitingFrame) (ask bool) {
 	overdue := n.expireLocked(f.since)
 	ask = overdue || len(n.waiting) == 0
 	if len(n.waiting) == maxWaitingFrames || n.bytes+len(f.frame) > maxWaitingBytes {
-		f.count.drop(packet.QueueFull)
+		f.count.lose(packet.QueueFull)
 		return ask
 	}
 	f.frame = append([]byte(nil), f.frame...)
@@ -136,7 +136,7 @@ func (n *Neighbour) expireLocked(now time.Duration) bool {
 	due := 0
 	for due < len(n.waiting) && now-n.waiting[due].since > maxWaitingTime {
 		n.bytes -= len(n.waiting[due].frame)
-		n.waiting[due].count.drop(packet.NoNeighbour)
+		n.waiting[due].count.lose(packet.NoNeighbour)
 		due++
 	}
 	n.waiting = n.waiting[due:]

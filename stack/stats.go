@@ -26,10 +26,15 @@ type QueueStats struct {
 	ByKernel uint64 // packets that the kernel routes, written to the TUN device
 	Waited   uint64 // frames that waited for their neighbour's address
 
-	// Dropped counts by reason what the road itself dropped: at the parse,
-	// among the fragments, on the way up and at the egress. What the Handler
-	// drops is the Handler's to count.
+	// Dropped counts by reason what was dropped before it was sent, passed or
+	// returned: at the parse, among the fragments, by the Handler and for a
+	// wrong checksum on the way up. With Sent, Passed and Returned it makes up
+	// Packets, but for fragments that wait for their first.
 	Dropped [packet.NumReasons]uint64
+
+	// Lost counts by reason what was sent or returned and did not leave: the
+	// frames and segments that the egress or the kernel refused.
+	Lost [packet.NumReasons]uint64
 }
 
 // A tally is one batch's counters, a plain value of the queue's goroutine.
@@ -50,7 +55,7 @@ type counters struct {
 	sent, passed, returned atomic.Uint64
 	byLink, byKernel       atomic.Uint64
 	waited                 atomic.Uint64
-	dropped                [packet.NumReasons]atomic.Uint64
+	dropped, lost          [packet.NumReasons]atomic.Uint64
 	_                      [64]byte
 }
 
@@ -74,6 +79,7 @@ func (c *counters) publish(t *tally) {
 }
 
 func (c *counters) drop(why packet.Reason) { c.dropped[why].Add(1) }
+func (c *counters) lose(why packet.Reason) { c.lost[why].Add(1) }
 
 func (c *counters) stats() QueueStats {
 	s := QueueStats{
@@ -83,7 +89,7 @@ func (c *counters) stats() QueueStats {
 		ByLink: c.byLink.Load(), ByKernel: c.byKernel.Load(), Waited: c.waited.Load(),
 	}
 	for i := range c.dropped {
-		s.Dropped[i] = c.dropped[i].Load()
+		s.Dropped[i], s.Lost[i] = c.dropped[i].Load(), c.lost[i].Load()
 	}
 	return s
 }
