@@ -41,6 +41,7 @@ type bed struct {
 	lab                           *lab.Lab
 	client, router, lan, director *lab.Host
 	groups                        map[string][2]*lab.Host // the real servers, by the name before their number
+	uvs                           *director               // nil where something else is the director
 }
 
 // newBed draws the topology for the variants, without servers.
@@ -76,6 +77,20 @@ func (b *bed) realServer(v variant, n int) *lab.Host {
 		h.TableRoute(natTable, "default", via).Route(strings.Fields(lips)[i], via)
 	}
 	return h
+}
+
+// offloadsOff switches them off on every link.
+func (b *bed) offloadsOff() {
+	onLAN := []*lab.Host{b.router, b.director}
+	for _, group := range b.groups {
+		onLAN = append(onLAN, group[:]...)
+	}
+	for _, h := range onLAN {
+		h.Offload("lan", false)
+		b.lan.Offload(h.Name, false)
+	}
+	b.client.Offload("router", false)
+	b.router.Offload("client", false)
 }
 
 // natTable is the routing table of the real servers' answers in nat.

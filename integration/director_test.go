@@ -51,7 +51,7 @@ func newDirector(bin, dir string, host *lab.Host, config string) (*director, err
 // startDirector is newDirector for a single test.
 func startDirector(t *testing.T, host *lab.Host, config string) *director {
 	t.Helper()
-	d, err := newDirector(binary(t), t.TempDir(), host, config)
+	d, err := newDirector(uvsProgram(t), t.TempDir(), host, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,8 +107,8 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
-// binary is the program under test, built once per run.
-func binary(t *testing.T) string {
+// uvsProgram is the program under test, built once per run.
+func uvsProgram(t *testing.T) string {
 	t.Helper()
 	bin, err := buildOnce()
 	if err != nil {

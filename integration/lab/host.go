@@ -142,6 +142,9 @@ func (h *Host) Do(f func() error) error {
 	}
 }
 
+// Lab is the lab that the host belongs to.
+func (h *Host) Lab() *Lab { return h.lab }
+
 // Netlink speaks for the namespace. It is closed with the lab.
 func (h *Host) Netlink() *netlink.Handle { return h.nl }
 
