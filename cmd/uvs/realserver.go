@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/realserver"
+)
+
+// newRealserverCmd is `uvs realserver`.
+func newRealserverCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "realserver",
+		Short: "make this host a real server for mode dr or tun",
+		Long: `Make this host a real server for a mode whose real servers own the VIP: put
+the VIP on lo, keep the host silent about it on the LAN and, for tun, unpack
+what the director sends. Real servers of nat, fullnat and proxy need none of it.`,
+	}
+	cmd.AddCommand(newRealserverSetupCmd(), newRealserverUndoCmd(), newRealserverShowCmd())
+	return cmd
+}
+
+func newRealserverSetupCmd() *cobra.Command {
+	var (
+		o          realserver.Options
+		vips       []string
+		tunnel     string
+		foreground bool
+	)
+	cmd := &cobra.Command{
+		Use:   "setup --mode dr|tun --vip ADDRESS",
+		Short: "set the host up",
+		Long: `Set the host up. Where the kernel itself can unpack the tunnel, and for dr,
+the command returns when that is done and "uvs realserver undo" takes it back.
+Else, or with --foreground, it goes on until SIGTERM or SIGINT and then takes
+everything back itself.`,
+		Example: `  uvs realserver setup --mode dr --vip 203.0.113.10 --vip 2001:db8:a::10
+  uvs realserver setup --mode tun --tunnel gue --port 6080 --vip 203.0.113.10`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if o.VIPs, err = parseVIPs(vips); err != nil {
+				return err
+			}
+			if o.Tunnel, err = parseTunnel(tunnel); err != nil {
+				return err
+			}
+			if o.Port, err = parsePort(cmd, o.Tunnel); err != nil {
+				return err
+			}
+			if o.Mode != "tun" && (cmd.Flags().Changed("tunnel") || cmd.Flags().Changed("decap")) {
+				return errors.New("--tunnel and --decap go with --mode tun")
+			}
+			return runRealserverSetup(cmd.Context(), o, foreground, slog.Default())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Mode, "mode", "", "dr or tun")
+	f.StringArrayVar(&vips, "vip", nil, "virtual address; may be given several times")
+	f.StringVar(&tunnel, "tunnel", "ipip", "how the director encapsulates: ipip, gue or gre")
+	f.Uint16("port", realserver.DefaultGUEPort, "UDP port of gue")
+	f.StringVar((*string)(&o.Decap), "decap", string(realserver.DecapAuto), "who unpacks: kernel, user (this command) or auto, the kernel if it can")
+	f.BoolVar(&foreground, "foreground", false, "go on until SIGTERM, then undo")
+	_ = cmd.MarkFlagRequired("mode") // fails only for a flag that is not defined
+	_ = cmd.MarkFlagRequired("vip")
+	return cmd
+}
+
+// runRealserverSetup sets up and, where something has to run for it, runs.
+func runRealserverSetup(ctx context.Context, o realserver.Options, foreground bool, log *slog.Logger) error {
+	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+	defer cancel()
+	decap, err := realserver.Setup(o)
+	if err != nil {
+		return err
+	}
+	if decap == nil && !foreground {
+		log.Info("real server is set up", "mode", o.Mode, "vips", o.VIPs)
+		return nil
+	}
+	var errs []error
+	if decap == nil {
+		log.Info("real server is set up", "mode", o.Mode, "vips", o.VIPs)
+		<-ctx.Done()
+	} else {
+		log.Info("real server is set up", "mode", o.Mode, "vips", o.VIPs, "unpacks", decap.Device())
+		errs = append(errs, decap.Run(ctx, log), decap.Close())
+	}
+	_, err = realserver.Undo(o.VIPs)
+	return errors.Join(append(errs, err)...)
+}
+
+func newRealserverUndoCmd() *cobra.Command {
+	var vips []string
+	cmd := &cobra.Command{
+		Use:   "undo [--vip ADDRESS]",
+		Short: "take back what setup did",
+		Long: `Take back what setup did, in this run or an earlier one: everything, or the
+given VIPs; with the last of them go the settings and tunnels.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			addrs, err := parseVIPs(vips)
+			if err != nil {
+				return err
+			}
+			did, err := realserver.Undo(addrs)
+			for _, line := range did {
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
+			if err == nil && len(did) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "nothing to undo")
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVar(&vips, "vip", nil, "only this virtual address; may be given several times")
+	return cmd
+}
+
+func newRealserverShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show",
+		Short: "say what makes this host a real server at present",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			state, err := realserver.Show()
+			if err != nil {
+				return err
+			}
+			return printRealserver(cmd.OutOrStdout(), state)
+		},
+	}
+}
+
+func printRealserver(w io.Writer, state realserver.State) error {
+	var b strings.Builder
+	if len(state.VIPs) == 0 {
+		b.WriteString("no VIP on lo: this host is no real server for dr or tun\n")
+	}
+	for _, vip := range state.VIPs {
+		by := "not by uvs realserver"
+		if vip.Ours {
+			by = "by uvs realserver"
+		}
+		fmt.Fprintf(&b, "VIP      %v on lo, %s\n", vip.Addr, by)
+	}
+	for _, s := range state.Settings {
+		fmt.Fprintf(&b, "setting  %s = %d", s.Name, s.Value)
+		if s.Ours {
+			fmt.Fprintf(&b, ", was %d", s.Before)
+		}
+		if len(state.VIPs) > 0 && s.Value < s.Want {
+			fmt.Fprintf(&b, ": too low, the host answers ARP for the VIP; sysctl -w %s=%d", s.Name, s.Want)
+		}
+		b.WriteString("\n")
+	}
+	for _, t := range state.Tunnels {
+		fmt.Fprintf(&b, "unpacks  %s\n", t)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func parseVIPs(words []string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	var errs []error
+	for _, w := range words {
+		a, err := netip.ParseAddr(w)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--vip %q is no address", w))
+			continue
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, errors.Join(errs...)
+}
+
+func parseTunnel(word string) (packet.EncapKind, error) {
+	switch word {
+	case "ipip":
+		return packet.IPIP, nil
+	case "gue":
+		return packet.GUE, nil
+	case "gre":
+		return packet.GRE, nil
+	}
+	return packet.NoEncap, fmt.Errorf("--tunnel %q: want ipip, gue or gre", word)
+}
+
+func parsePort(cmd *cobra.Command, tunnel packet.EncapKind) (uint16, error) {
+	port, err := cmd.Flags().GetUint16("port")
+	if err != nil {
+		return 0, err
+	}
+	if cmd.Flags().Changed("port") && (tunnel != packet.GUE || port == 0) {
+		return 0, errors.New("--port is the UDP port of --tunnel gue, 1 to 65535")
+	}
+	return port, nil
+}

@@ -1,0 +1,106 @@
+// Package realserver makes a host a real server for the modes whose real
+// servers own the VIP: dr and tun.
+//
+// [Setup] puts the VIPs on the loopback, keeps the host from answering or
+// announcing them by ARP and, for tun, sees to it that tunnel packets are
+// unpacked: by the kernel's own tunnel devices where it has them, else by a
+// [Decapsulator], which reads tunnel packets from sockets and writes the inner
+// ones to a TUN device. [Undo] takes back what Setup made, [Show] says what
+// there is.
+//
+// No file remembers what was made. The addresses carry a protocol number of
+// their own, the tunnel devices a name or alias, and the former values of
+// changed settings stand in the alias of the loopback: like the changes
+// themselves they live in the network namespace and end with it, so a host
+// that rebooted or a process that was killed leaves nothing that lies.
+package realserver
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// DefaultDevice is the name of the Decapsulator's TUN device.
+const DefaultDevice = "uvs-decap"
+
+// DefaultGUEPort is the UDP port of GUE that IANA assigned.
+const DefaultGUEPort = 6080
+
+// Options say what the host is to be.
+type Options struct {
+	Mode   string           // "dr" or "tun"
+	VIPs   []netip.Addr     // at least one
+	Tunnel packet.EncapKind // tun: how the director encapsulates; NoEncap: IPIP
+	Port   uint16           // GUE: UDP port; 0: DefaultGUEPort
+	Decap  Decap            // tun: who unpacks; empty: DecapAuto
+}
+
+// Decap says who unpacks tunnel packets.
+type Decap string
+
+const (
+	DecapAuto   Decap = "auto"   // the kernel where it can, else a Decapsulator
+	DecapKernel Decap = "kernel" // the kernel, or Setup fails
+	DecapUser   Decap = "user"   // a Decapsulator
+)
+
+// withDefaults returns o with its zero values filled in, or every fault that
+// it has.
+func (o Options) withDefaults() (Options, error) {
+	var errs []error
+	switch o.Mode {
+	case "dr", "tun":
+	case "nat", "fullnat", "proxy":
+		errs = append(errs, fmt.Errorf("mode %s: its real servers need no setup", o.Mode))
+	default:
+		errs = append(errs, fmt.Errorf("mode %q: want dr or tun", o.Mode))
+	}
+	if len(o.VIPs) == 0 {
+		errs = append(errs, errors.New("no VIP"))
+	}
+	for _, vip := range o.VIPs {
+		if why := unfit(vip); why != "" {
+			errs = append(errs, fmt.Errorf("VIP %v: %s", vip, why))
+		}
+	}
+	if o.Tunnel == packet.NoEncap {
+		o.Tunnel = packet.IPIP
+	}
+	if o.Port == 0 {
+		o.Port = DefaultGUEPort
+	}
+	switch o.Decap {
+	case "":
+		o.Decap = DecapAuto
+	case DecapAuto, DecapKernel, DecapUser:
+	default:
+		errs = append(errs, fmt.Errorf("decapsulation by %q: want auto, kernel or user", o.Decap))
+	}
+	return o, errors.Join(errs...)
+}
+
+// unfit says why vip cannot be one, or nothing.
+func unfit(vip netip.Addr) string {
+	switch {
+	case !vip.IsValid():
+		return "not an address"
+	case vip.Zone() != "":
+		return "an address with a zone"
+	case vip.Is4In6():
+		return "an IPv4-mapped address; give the IPv4 address itself"
+	case vip.IsUnspecified():
+		return "the unspecified address"
+	case vip.IsLoopback():
+		return "a loopback address"
+	case vip.IsMulticast():
+		return "a multicast address"
+	case vip.IsLinkLocalUnicast():
+		return "a link-local address"
+	case vip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
+	}
+	return ""
+}

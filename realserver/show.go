@@ -1,0 +1,81 @@
+package realserver
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// A State is what makes this host a real server at present.
+type State struct {
+	VIPs     []VIP
+	Settings []SettingState
+	Tunnels  []string // what unpacks, in words; empty for a real server of dr
+}
+
+// A VIP is an address on the loopback.
+type VIP struct {
+	Addr netip.Addr
+	Ours bool // Setup made it; Undo without a VIP removes only those
+}
+
+// A SettingState is the state of a setting that Setup sees to.
+type SettingState struct {
+	Name   string // as sysctl(8) has it
+	Value  int
+	Want   int // at least
+	Before int // what Undo sets it back to, if Ours
+	Ours   bool
+}
+
+// Show says what there is. It changes nothing and needs no privilege.
+func Show() (State, error) {
+	lo, err := loopback()
+	if err != nil {
+		return State{}, err
+	}
+	list, err := addresses()
+	if err != nil {
+		return State{}, err
+	}
+	var s State
+	for _, a := range list {
+		if a.link == lo.Attrs().Index && a.bits == a.ip.BitLen() && unfit(a.ip) == "" {
+			s.VIPs = append(s.VIPs, VIP{Addr: a.ip, Ours: a.ours})
+		}
+	}
+	r, _ := readRecord(lo)
+	var errs []error
+	for _, want := range arpSettings {
+		value, err := want.current()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		before, ours := r[want.key()]
+		s.Settings = append(s.Settings, SettingState{Name: want.sysctl(), Value: value, Want: want.value, Before: before, Ours: ours})
+	}
+	s.Tunnels, err = tunnels(r)
+	return s, errors.Join(append(errs, err)...)
+}
+
+// tunnels says what unpacks.
+func tunnels(r record) ([]string, error) {
+	k, err := netlink.NewHandle()
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	var words []string
+	for _, link := range ourKernelDevices(k) {
+		words = append(words, fmt.Sprintf("kernel device %s", link.Attrs().Name))
+	}
+	for _, port := range r.guePorts() {
+		words = append(words, fmt.Sprintf("kernel GUE on UDP port %d", port))
+	}
+	if _, err := k.LinkByName(DefaultDevice); err == nil {
+		words = append(words, fmt.Sprintf("uvs realserver, TUN device %s", DefaultDevice))
+	}
+	return words, nil
+}
