@@ -45,16 +45,17 @@ const maxGUESockets = 4
 // Decapsulator for o.VIPs, o.Tunnel and o.Port. Nothing is read before Run.
 // Close releases everything.
 func OpenDecapsulator(o Options) (*Decapsulator, error) {
-	o, err := o.withDefaults()
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	// The device comes first: its name keeps a second Decapsulator out, which
+	// could bind the port of GUE beside the first.
+	tun, err := stack.OpenTUN(stack.TUNOptions{Name: DefaultDevice})
 	if err != nil {
 		return nil, err
 	}
-	d := &Decapsulator{}
-	// The device comes first: its name keeps a second Decapsulator out, which
-	// could bind the port of GUE beside the first.
-	if d.tun, err = stack.OpenTUN(stack.TUNOptions{Name: DefaultDevice}); err != nil {
-		return nil, err
-	}
+	d := &Decapsulator{tun: tun}
 	sockets, err := openSockets(o.Tunnel, o.Port, min(runtime.GOMAXPROCS(0), maxGUESockets))
 	if err != nil {
 		return nil, errors.Join(err, d.tun.Close())

@@ -47,9 +47,8 @@ const (
 	DecapUser   Decap = "user"   // a Decapsulator
 )
 
-// withDefaults returns o with its zero values filled in, or every fault that
-// it has.
-func (o Options) withDefaults() (Options, error) {
+// Check says every fault of o that can be told without looking at the host.
+func (o Options) Check() error {
 	var errs []error
 	switch o.Mode {
 	case "dr", "tun":
@@ -66,20 +65,26 @@ func (o Options) withDefaults() (Options, error) {
 			errs = append(errs, fmt.Errorf("VIP %v: %s", vip, why))
 		}
 	}
+	switch o.Decap {
+	case "", DecapAuto, DecapKernel, DecapUser:
+	default:
+		errs = append(errs, fmt.Errorf("decapsulation by %q: want auto, kernel or user", o.Decap))
+	}
+	return errors.Join(errs...)
+}
+
+// withDefaults fills in the zero values of o.
+func (o Options) withDefaults() Options {
 	if o.Tunnel == packet.NoEncap {
 		o.Tunnel = packet.IPIP
 	}
 	if o.Port == 0 {
 		o.Port = DefaultGUEPort
 	}
-	switch o.Decap {
-	case "":
+	if o.Decap == "" {
 		o.Decap = DecapAuto
-	case DecapAuto, DecapKernel, DecapUser:
-	default:
-		errs = append(errs, fmt.Errorf("decapsulation by %q: want auto, kernel or user", o.Decap))
 	}
-	return o, errors.Join(errs...)
+	return o
 }
 
 // unfit says why vip cannot be one, or nothing.

@@ -19,10 +19,10 @@ import (
 // It returns a Decapsulator, to be Run and closed by the caller, where the
 // kernel does not unpack by itself; nil otherwise.
 func Setup(o Options) (*Decapsulator, error) {
-	o, err := o.withDefaults()
-	if err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
+	o = o.withDefaults()
 	lo, err := loopback()
 	if err != nil {
 		return nil, err

@@ -18,20 +18,20 @@ import (
 	"github.com/uvs-project/uvs/realserver"
 )
 
-// newRealserverCmd is `uvs realserver`.
-func newRealserverCmd() *cobra.Command {
+// newRealserver is `uvs realserver`.
+func newRealserver() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "realserver",
-		Short: "make this host a real server for mode dr or tun",
+		Short: "Make this host a real server for mode dr or tun",
 		Long: `Make this host a real server for a mode whose real servers own the VIP: put
 the VIP on lo, keep the host silent about it on the LAN and, for tun, unpack
 what the director sends. Real servers of nat, fullnat and proxy need none of it.`,
 	}
-	cmd.AddCommand(newRealserverSetupCmd(), newRealserverUndoCmd(), newRealserverShowCmd())
+	cmd.AddCommand(newRealserverSetup(), newRealserverUndo(), newRealserverShow())
 	return cmd
 }
 
-func newRealserverSetupCmd() *cobra.Command {
+func newRealserverSetup() *cobra.Command {
 	var (
 		o          realserver.Options
 		vips       []string
@@ -40,27 +40,28 @@ func newRealserverSetupCmd() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "setup --mode dr|tun --vip ADDRESS",
-		Short: "set the host up",
+		Short: "Set the host up",
 		Long: `Set the host up. Where the kernel itself can unpack the tunnel, and for dr,
 the command returns when that is done and "uvs realserver undo" takes it back.
 Else, or with --foreground, it goes on until SIGTERM or SIGINT and then takes
 everything back itself.`,
 		Example: `  uvs realserver setup --mode dr --vip 203.0.113.10 --vip 2001:db8:a::10
   uvs realserver setup --mode tun --tunnel gue --port 6080 --vip 203.0.113.10`,
-		Args: cobra.NoArgs,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if o.VIPs, err = parseVIPs(vips); err != nil {
-				return err
-			}
-			if o.Tunnel, err = parseTunnel(tunnel); err != nil {
-				return err
-			}
-			if o.Port, err = parsePort(cmd, o.Tunnel); err != nil {
-				return err
-			}
+			var errs [4]error
+			o.VIPs, errs[0] = parseVIPs(vips)
+			o.Tunnel, errs[1] = parseTunnel(tunnel)
+			o.Port, errs[2] = parsePort(cmd, o.Tunnel)
 			if o.Mode != "tun" && (cmd.Flags().Changed("tunnel") || cmd.Flags().Changed("decap")) {
-				return errors.New("--tunnel and --decap go with --mode tun")
+				errs[3] = errors.New("--tunnel and --decap go with --mode tun")
+			}
+			err := errors.Join(errs[:]...)
+			if err == nil {
+				err = o.Check()
+			}
+			if err != nil {
+				return usageError{err}
 			}
 			return runRealserverSetup(cmd.Context(), o, foreground, slog.Default())
 		},
@@ -72,8 +73,6 @@ everything back itself.`,
 	f.Uint16("port", realserver.DefaultGUEPort, "UDP port of gue")
 	f.StringVar((*string)(&o.Decap), "decap", string(realserver.DecapAuto), "who unpacks: kernel, user (this command) or auto, the kernel if it can")
 	f.BoolVar(&foreground, "foreground", false, "go on until SIGTERM, then undo")
-	_ = cmd.MarkFlagRequired("mode") // fails only for a flag that is not defined
-	_ = cmd.MarkFlagRequired("vip")
 	return cmd
 }
 
@@ -101,18 +100,18 @@ func runRealserverSetup(ctx context.Context, o realserver.Options, foreground bo
 	return errors.Join(append(errs, err)...)
 }
 
-func newRealserverUndoCmd() *cobra.Command {
+func newRealserverUndo() *cobra.Command {
 	var vips []string
 	cmd := &cobra.Command{
 		Use:   "undo [--vip ADDRESS]",
-		Short: "take back what setup did",
+		Short: "Take back what setup did",
 		Long: `Take back what setup did, in this run or an earlier one: everything, or the
 given VIPs; with the last of them go the settings and tunnels.`,
-		Args: cobra.NoArgs,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			addrs, err := parseVIPs(vips)
 			if err != nil {
-				return err
+				return usageError{err}
 			}
 			did, err := realserver.Undo(addrs)
 			for _, line := range did {
@@ -128,11 +127,11 @@ given VIPs; with the last of them go the settings and tunnels.`,
 	return cmd
 }
 
-func newRealserverShowCmd() *cobra.Command {
+func newRealserverShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
-		Short: "say what makes this host a real server at present",
-		Args:  cobra.NoArgs,
+		Short: "Say what makes this host a real server at present",
+		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			state, err := realserver.Show()
 			if err != nil {
