@@ -97,6 +97,9 @@ func run(t *testing.T, h *lab.Host, name string, args ...string) string {
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
+	if bin := os.Getenv("UVS_BINARY"); bin != "" {
+		return filepath.Abs(bin) // the program of a release or a package
+	}
 	bin := filepath.Join(scratch, "uvs")
 	build := exec.Command("go", "build", "-trimpath", "-o", bin, "./cmd/uvs")
 	build.Dir = ".."

@@ -331,27 +331,35 @@ func datagrams(t *testing.T, x *target, tries int) {
 	}
 }
 
-// echoed sends a datagram and waits for it to come back.
-func echoed(conn net.Conn, sent []byte, tries int) (err error) {
-	got := make([]byte, 65536)
+// echoed sends a datagram until it comes back, at most so many times.
+func echoed(conn net.Conn, sent []byte, tries int) error {
+	var err error
 	for range tries {
-		if _, err := conn.Write(sent); err != nil && !errors.Is(err, unix.EMSGSIZE) {
+		if _, err = conn.Write(sent); err != nil && !errors.Is(err, unix.EMSGSIZE) {
 			return err
 		}
-		conn.SetReadDeadline(time.Now().Add(2 * time.Second))
-		for n := 0; err == nil; {
-			if n, err = conn.Read(got); err == nil && slices.Equal(got[:n], sent) {
-				return nil
-			}
-			if err == nil && n == len(sent) {
-				return errors.New("came back changed")
-			}
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err = awaitEcho(conn, sent); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
 	return err
+}
+
+// awaitEcho reads past late echoes of other sizes.
+func awaitEcho(conn net.Conn, sent []byte) error {
+	conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	got := make([]byte, 65536)
+	for {
+		n, err := conn.Read(got)
+		switch {
+		case err != nil:
+			return err
+		case slices.Equal(got[:n], sent):
+			return nil
+		case n == len(sent):
+			return errors.New("came back changed")
+		}
+	}
 }
 
 func ping(t *testing.T, x *target) {
