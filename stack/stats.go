@@ -11,6 +11,29 @@ type Stats struct {
 	Queues []QueueStats
 }
 
+// Total is the sum over all queues.
+func (s *Stats) Total() QueueStats {
+	var t QueueStats
+	for i := range s.Queues {
+		q := &s.Queues[i]
+		t.Batches += q.Batches
+		t.Waits += q.Waits
+		t.Packets += q.Packets
+		t.Bytes += q.Bytes
+		t.Sent += q.Sent
+		t.Passed += q.Passed
+		t.Returned += q.Returned
+		t.ByLink += q.ByLink
+		t.ByKernel += q.ByKernel
+		t.Waited += q.Waited
+		for r := range t.Dropped {
+			t.Dropped[r] += q.Dropped[r]
+			t.Lost[r] += q.Lost[r]
+		}
+	}
+	return t
+}
+
 // QueueStats count what one queue did. A super-packet counts as one packet.
 type QueueStats struct {
 	Batches uint64 // rounds of read, handle, flush that found a packet

@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/lb/sched"
 )
 
 // source is where a command reads the configuration: -c and --set.
@@ -28,14 +30,21 @@ func (s *source) load() (*config.Config, error) {
 		return nil, usageError{errors.New("no configuration file: give one with -c FILE")}
 	}
 	cfg, err := config.Load(s.path, config.Options{
-		Set:       s.set,
-		LookupEnv: os.LookupEnv,
+		Schedulers: sched.Names(),
+		Set:        s.set,
+		LookupEnv:  os.LookupEnv,
 	})
+	if err == nil {
+		_, err = newPlan(cfg, anyTunnelSource)
+	}
 	if err != nil {
 		return nil, usageError{fmt.Errorf("%s:\n%w", s.path, err)}
 	}
 	return cfg, nil
 }
+
+// anyTunnelSource stands for the host's answer where the host is not asked.
+func anyTunnelSource(rip netip.Addr) (netip.Addr, error) { return rip, nil }
 
 func newCheck() *cobra.Command {
 	var from source

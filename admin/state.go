@@ -1,0 +1,96 @@
+package admin
+
+import "time"
+
+// State is what a director does and has done since its start, as GET
+// /v1/state answers. Counters never go down while the director runs.
+type State struct {
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+
+	Config   ConfigState       `json:"config"`
+	Device   DeviceState       `json:"device"`
+	Warnings []string          `json:"warnings"` // what the host is set to that may harm, with the command that mends it
+	Flows    FlowState         `json:"flows"`
+	Lookups  LookupState       `json:"lookups"`
+	Packets  PacketState       `json:"packets"`
+	Drops    map[string]uint64 `json:"drops"` // dropped packets by reason, only reasons that occurred
+	Lost     map[string]uint64 `json:"lost"`  // likewise those that were sent and did not leave
+	Notes    map[string]uint64 `json:"notes"` // what the balancer noted about packets, dropped or answered
+	Services []ServiceState    `json:"services"`
+}
+
+// ConfigState is the configuration in force.
+type ConfigState struct {
+	File      string    `json:"file"`
+	Loaded    time.Time `json:"loaded"`     // when the configuration in force was read
+	LastError string    `json:"last_error"` // of the last reload; empty if it succeeded
+}
+
+// DeviceState is the TUN device.
+type DeviceState struct {
+	Name     string `json:"name"`
+	Queues   int    `json:"queues"`
+	Offloads string `json:"offloads"` // what the kernel granted
+	Egress   string `json:"egress"`
+}
+
+// FlowState is the flow table.
+type FlowState struct {
+	Now     int    `json:"now"`
+	Limit   int    `json:"limit"`
+	Created uint64 `json:"created"`
+	Expired uint64 `json:"expired"`
+	Evicted uint64 `json:"evicted"`
+}
+
+// LookupState says how packets found their flow.
+type LookupState struct {
+	Hit        uint64 `json:"hit"`
+	MissSYN    uint64 `json:"miss_syn"`
+	MissNonSYN uint64 `json:"miss_nonsyn"`
+}
+
+// PacketState is the road of packets; a super-packet counts as one.
+// Received is the sum of Sent, Passed, Returned, Dropped and those fragments
+// that are waiting for their first.
+type PacketState struct {
+	Received uint64 `json:"received"`
+	Bytes    uint64 `json:"bytes"`    // of those received
+	Sent     uint64 `json:"sent"`     // rewritten and sent on their way
+	Passed   uint64 `json:"passed"`   // answered by the netstack behind the VIPs
+	Returned uint64 `json:"returned"` // given back to the kernel: not ours
+	Dropped  uint64 `json:"dropped"`
+	Lost     uint64 `json:"lost"`      // of those sent or returned: did not leave
+	ByLink   uint64 `json:"by_link"`   // frames straight to an interface
+	ByKernel uint64 `json:"by_kernel"` // packets given to the host to route
+}
+
+// ServiceState is one service.
+type ServiceState struct {
+	Name        string            `json:"name"`
+	Listen      []string          `json:"listen"`
+	Requests    Traffic           `json:"requests"`
+	Replies     Traffic           `json:"replies"`
+	RealServers []RealServerState `json:"real_servers"`
+}
+
+// RealServerState is one real server of one service.
+type RealServerState struct {
+	Address       string  `json:"address"` // without a port: the client's stays
+	Mode          string  `json:"mode"`
+	Weight        int     `json:"weight"`
+	State         string  `json:"state"` // up, or removed while it has flows
+	ActiveFlows   int64   `json:"active_flows"`
+	InactiveFlows int64   `json:"inactive_flows"`
+	PathMTU       int     `json:"path_mtu"` // bytes; 0 not known
+	Requests      Traffic `json:"requests"`
+	Replies       Traffic `json:"replies"`
+}
+
+// Traffic counts packets as they are on the wire.
+type Traffic struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/lb/sched"
+	"github.com/uvs-project/uvs/modes"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/stack/host"
+)
+
+// A plan is what a configuration asks of the balancer and of the host.
+type plan struct {
+	balance lb.Config
+	host    host.Desired
+	vips    []netip.Addr // in the order of the configuration, none twice
+	servers []netip.Addr // RIPs, likewise
+}
+
+// newPlan translates cfg. It touches nothing: tunnelSource says from which
+// address of the host packets to a real server go, for those tunnels whose
+// source the configuration leaves open.
+func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, error)) (*plan, error) {
+	p := &plan{
+		balance: lb.Config{Locals: cfg.Addresses.FullNATPool},
+		host: host.Desired{
+			LIPs: cfg.Addresses.FullNATPool,
+			LAN:  host.LAN{Announce: cfg.LAN.Announce == config.AnnounceAuto, Interfaces: cfg.LAN.Interfaces},
+		},
+	}
+	var errs []error
+	seen := map[netip.Addr]bool{}
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
+		sc := lb.ServiceConfig{
+			Name:       s.Name,
+			OnNoServer: answers[s.OnNoServer],
+			Timeouts:   lb.Timeouts{TCP: s.Timeouts.TCP, TCPFin: s.Timeouts.TCPFIN, UDP: s.Timeouts.UDP},
+		}
+		var err error
+		if sc.Scheduler, err = sched.New(s.Scheduler); err != nil {
+			errs = append(errs, fmt.Errorf("services[%d] %q: %w", i, s.Name, err))
+		}
+		for _, l := range s.Listen {
+			sc.Listens = append(sc.Listens, listen(l))
+			if !seen[l.Addr] {
+				seen[l.Addr] = true
+				p.vips = append(p.vips, l.Addr)
+			}
+		}
+		for j := range s.RealServers {
+			rs := &s.RealServers[j]
+			mode, err := newMode(cfg, sc.Listens, rs, tunnelSource)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("services[%d] %q: real_servers[%d]: %w", i, s.Name, j, err))
+				continue
+			}
+			sc.RealServers = append(sc.RealServers, lb.RealServerConfig{Address: rs.Address, Weight: rs.Weight, Mode: mode})
+			p.steer(rs, s.Listen)
+			if rip := rs.Address.Addr(); !seen[rip] {
+				seen[rip] = true
+				p.servers = append(p.servers, rip)
+			}
+		}
+		p.balance.Services = append(p.balance.Services, sc)
+	}
+	p.host.VIPs = p.vips
+	return p, errors.Join(errs...)
+}
+
+var answers = map[config.OnNoServer]lb.OnNoServer{
+	config.AnswerICMP:  lb.AnswerICMP,
+	config.AnswerReset: lb.AnswerReset,
+	config.AnswerDrop:  lb.AnswerDrop,
+}
+
+var protocols = map[config.Protocol]uint8{
+	config.TCP:  packet.TCP,
+	config.UDP:  packet.UDP,
+	config.SCTP: packet.SCTP,
+}
+
+var tunnelKinds = map[config.TunnelType]packet.EncapKind{
+	config.IPIP: packet.IPIP,
+	config.GUE:  packet.GUE,
+	config.GRE:  packet.GRE,
+}
+
+func listen(l config.Listen) lb.Listen {
+	out := lb.Listen{VIP: l.Addr, FirstPort: l.First, Proto: protocols[l.Protocol]}
+	if !l.EveryPort() && !l.SinglePort() {
+		out.LastPort = l.Last
+	}
+	return out
+}
+
+func newMode(cfg *config.Config, listens []lb.Listen, rs *config.RealServer, tunnelSource func(netip.Addr) (netip.Addr, error)) (lb.Mode, error) {
+	o := modes.Options{Listens: listens, RealServer: rs.Address, Locals: cfg.Addresses.FullNATPool}
+	if rs.Mode == config.TUN {
+		o.Tunnel = modes.Tunnel{
+			Kind:     tunnelKinds[rs.Tunnel.Type],
+			Port:     uint16(rs.Tunnel.Port),
+			Checksum: rs.Tunnel.Checksum,
+		}
+		var err error
+		if o.Tunnel.Source, err = sourceOf(cfg, rs.Address.Addr(), tunnelSource); err != nil {
+			return nil, err
+		}
+	}
+	return modes.New(string(rs.Mode), o)
+}
+
+// sourceOf is the DIP for a real server.
+func sourceOf(cfg *config.Config, rip netip.Addr, tunnelSource func(netip.Addr) (netip.Addr, error)) (netip.Addr, error) {
+	for _, a := range cfg.Addresses.TunnelSource {
+		if a.Is4() == rip.Is4() {
+			return a, nil
+		}
+	}
+	return tunnelSource(rip)
+}
+
+// maxReplyPorts is the most ports of a range for which the replies of a real
+// server are told apart one by one; of a longer one all its packets of the
+// protocol come to uvs, which gives back what is no reply.
+const maxReplyPorts = 32
+
+// steer notes what of a real server's packets the host must hand to uvs, and
+// which real servers are reached by their link address.
+func (p *plan) steer(rs *config.RealServer, listens []config.Listen) {
+	rip := rs.Address.Addr()
+	switch rs.Mode {
+	case config.DR:
+		p.host.OnLink = append(p.host.OnLink, rip)
+	case config.NAT:
+		for _, l := range listens {
+			if l.Addr.Is4() != rip.Is4() {
+				continue
+			}
+			r := host.Reply{Addr: rip, Proto: protocols[l.Protocol], Port: rs.Address.Port()}
+			if r.Port != 0 || l.EveryPort() || int(l.Last)-int(l.First) >= maxReplyPorts {
+				p.host.Replies = append(p.host.Replies, r)
+				continue
+			}
+			for port := int(l.First); port <= int(l.Last); port++ {
+				r.Port = uint16(port)
+				p.host.Replies = append(p.host.Replies, r)
+			}
+		}
+	}
+}

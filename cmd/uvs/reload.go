@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/uvs-project/uvs/config"
+)
+
+// reloadOn reads the configuration anew at each signal until ctx ends.
+func (d *director) reloadOn(ctx context.Context, hup <-chan os.Signal, load func() (*config.Config, error)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			cfg, err := load()
+			if err == nil {
+				err = d.reload(ctx, cfg)
+			}
+			d.reloaded(err)
+		}
+	}
+}
+
+// reload puts cfg into force: services, real servers, timeouts, LIPs and what
+// is announced. Where it fails, the configuration before it stays in force.
+func (d *director) reload(ctx context.Context, cfg *config.Config) error {
+	if err := unchangeable(d.cfg, cfg); err != nil {
+		return err
+	}
+	p, err := d.newPlan(cfg)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.balance(p), d.steer(ctx, p)); err != nil {
+		return errors.Join(err, d.balance(d.plan), d.steer(ctx, d.plan))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cfg, d.plan, d.loaded = cfg, p, time.Now()
+	return nil
+}
+
+// unchangeable is an error for each key that only a start can change.
+func unchangeable(old, now *config.Config) error {
+	var errs []error
+	for _, k := range []struct {
+		key     string
+		changed bool
+	}{
+		{"node", old.Node != now.Node},
+		{"device", old.Device != now.Device},
+		{"limits", old.Limits != now.Limits},
+		{"admin", old.Admin != now.Admin},
+	} {
+		if k.changed {
+			errs = append(errs, fmt.Errorf("%s: cannot change while uvs runs; restart it", k.key))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reloaded notes how a reload ended.
+func (d *director) reloaded(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failed = err
+	if err != nil {
+		d.reloads.bad++
+		d.log.Error("configuration not reloaded; the one before stays in force", "error", err)
+		return
+	}
+	d.reloads.good++
+	d.log.Info("configuration reloaded", "services", len(d.cfg.Services))
+}

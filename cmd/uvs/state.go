@@ -1,0 +1,108 @@
+package main
+
+import (
+	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/metrics"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/stack"
+)
+
+// state is the answer to GET /v1/state.
+func (d *director) state() admin.State {
+	balance, road := d.balancer.Stats(), d.road.Stats()
+	total := road.Total()
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := admin.State{
+		Node:    d.cfg.Node,
+		Version: versionString(),
+		Started: d.started,
+		Config:  admin.ConfigState{File: d.file, Loaded: d.loaded},
+		Device: admin.DeviceState{
+			Name: d.tun.Name(), Queues: len(road.Queues), Offloads: d.tun.Offloads(), Egress: string(d.cfg.Device.Egress),
+		},
+		Warnings: d.warnings,
+		Flows: admin.FlowState{
+			Now: balance.Flows.Now, Limit: balance.Flows.Limit,
+			Created: balance.Flows.Created, Expired: balance.Flows.Expired, Evicted: balance.Flows.Evicted,
+		},
+		Lookups:  admin.LookupState{Hit: balance.Lookups.Hit, MissSYN: balance.Lookups.MissSYN, MissNonSYN: balance.Lookups.MissNonSYN},
+		Packets:  packetState(total),
+		Drops:    occurred(total.Dropped),
+		Lost:     occurred(total.Lost),
+		Notes:    occurred(balance.Reasons),
+		Services: []admin.ServiceState{},
+	}
+	if d.failed != nil {
+		s.Config.LastError = d.failed.Error()
+	}
+	for i := range balance.Services {
+		s.Services = append(s.Services, serviceState(&balance.Services[i]))
+	}
+	return s
+}
+
+func packetState(q stack.QueueStats) admin.PacketState {
+	p := admin.PacketState{
+		Received: q.Packets, Bytes: q.Bytes, Sent: q.Sent, Passed: q.Passed, Returned: q.Returned,
+		ByLink: q.ByLink, ByKernel: q.ByKernel,
+	}
+	for r := range q.Dropped {
+		p.Dropped += q.Dropped[r]
+		p.Lost += q.Lost[r]
+	}
+	return p
+}
+
+func occurred(counts [packet.NumReasons]uint64) map[string]uint64 {
+	m := map[string]uint64{}
+	for r, n := range counts {
+		if n > 0 {
+			m[packet.Reason(r).String()] = n
+		}
+	}
+	return m
+}
+
+func serviceState(s *lb.ServiceStats) admin.ServiceState {
+	out := admin.ServiceState{
+		Name:        s.Name,
+		Requests:    admin.Traffic{Packets: s.RequestPackets, Bytes: s.RequestBytes},
+		Replies:     admin.Traffic{Packets: s.ReplyPackets, Bytes: s.ReplyBytes},
+		RealServers: []admin.RealServerState{},
+	}
+	for _, l := range s.Listens {
+		out.Listen = append(out.Listen, l.String())
+	}
+	for _, rs := range s.RealServers {
+		state := "up"
+		if rs.Removed {
+			state = "removed"
+		}
+		out.RealServers = append(out.RealServers, admin.RealServerState{
+			Address: metrics.Address(rs.Endpoint), Mode: rs.Mode, Weight: rs.Weight, State: state,
+			ActiveFlows: rs.ActiveFlows, InactiveFlows: rs.InactiveFlows, PathMTU: rs.PathMTU,
+			Requests: admin.Traffic{Packets: rs.RequestPackets, Bytes: rs.RequestBytes},
+			Replies:  admin.Traffic{Packets: rs.ReplyPackets, Bytes: rs.ReplyBytes},
+		})
+	}
+	return out
+}
+
+// source is the director as metrics sees it.
+func (d *director) source() metrics.Source {
+	return metrics.Source{
+		Version:  versionString(),
+		Device:   d.tun.Name(),
+		Offloads: d.tun.Offloads(),
+		Balancer: d.balancer.Stats,
+		Road:     d.road.Stats,
+		Reload: func() metrics.Reload {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return metrics.Reload{Loaded: d.loaded, Good: d.reloads.good, Bad: d.reloads.bad, LastBad: d.failed != nil}
+		},
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/config"
+)
+
+// askTimeout bounds a question to a director on this machine.
+const askTimeout = 10 * time.Second
+
+// socketFlag adds --socket, where a command finds the director.
+func socketFlag(cmd *cobra.Command, socket *string) {
+	def := config.Default().Admin.Socket
+	if env := os.Getenv("UVS_SOCKET"); env != "" {
+		def = env
+	}
+	cmd.Flags().StringVar(socket, "socket", def, "the director's admin.socket; UVS_SOCKET sets the default")
+}
+
+func newStatus() *cobra.Command {
+	var socket string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running director does",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+			defer cancel()
+			if asJSON {
+				var raw json.RawMessage
+				if err := admin.Fetch(ctx, socket, "/v1/state", &raw); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
+				return err
+			}
+			var s admin.State
+			if err := admin.Fetch(ctx, socket, "/v1/state", &s); err != nil {
+				return err
+			}
+			return printState(cmd.OutOrStdout(), &s, time.Now())
+		},
+	}
+	socketFlag(cmd, &socket)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the director's answer as it came")
+	return cmd
+}
+
+func printState(w io.Writer, s *admin.State, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(t, "uvs %s on %s, up %v\n", s.Version, s.Node, now.Sub(s.Started).Round(time.Second))
+	fmt.Fprintf(t, "configuration\t%s, read %s\n", s.Config.File, s.Config.Loaded.Format(time.RFC3339))
+	if s.Config.LastError != "" {
+		fmt.Fprintf(t, "last reload failed\t%s\n", strings.ReplaceAll(s.Config.LastError, "\n", "\n\t"))
+	}
+	fmt.Fprintf(t, "device\t%s, %d queues, offloads %s, egress %s\n", s.Device.Name, s.Device.Queues, s.Device.Offloads, s.Device.Egress)
+	fmt.Fprintf(t, "flows\t%d of %d; %d created, %d expired, %d evicted\n", s.Flows.Now, s.Flows.Limit, s.Flows.Created, s.Flows.Expired, s.Flows.Evicted)
+	fmt.Fprintf(t, "lookups\t%d hit, %d missed and could open a flow, %d missed otherwise\n", s.Lookups.Hit, s.Lookups.MissSYN, s.Lookups.MissNonSYN)
+	p := &s.Packets
+	fmt.Fprintf(t, "packets\t%d received, %d sent, %d passed up, %d returned, %d dropped\n", p.Received, p.Sent, p.Passed, p.Returned, p.Dropped)
+	fmt.Fprintf(t, "ways out\t%d by link, %d by kernel\n", p.ByLink, p.ByKernel)
+	for _, reason := range slices.Sorted(maps.Keys(s.Drops)) {
+		fmt.Fprintf(t, "dropped\t%d %s\n", s.Drops[reason], reason)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.Lost)) {
+		fmt.Fprintf(t, "lost on the way out\t%d %s\n", s.Lost[reason], reason)
+	}
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(t, "warning\t%s\n", warning)
+	}
+	for i := range s.Services {
+		printService(t, &s.Services[i])
+	}
+	return t.Flush()
+}
+
+func printService(t *tabwriter.Writer, s *admin.ServiceState) {
+	fmt.Fprintf(t, "\nservice %s on %s\n", s.Name, strings.Join(s.Listen, ", "))
+	fmt.Fprintln(t, "real server\tmode\tweight\tstate\tactive\tinactive\tpackets in\tbytes in\tpackets out\tbytes out")
+	for _, rs := range s.RealServers {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", rs.Address, rs.Mode, rs.Weight, rs.State,
+			rs.ActiveFlows, rs.InactiveFlows, rs.Requests.Packets, rs.Requests.Bytes, rs.Replies.Packets, rs.Replies.Bytes)
+	}
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/metrics"
+	"github.com/uvs-project/uvs/stack"
+	"github.com/uvs-project/uvs/stack/host"
+)
+
+// A director is a running uvs: all its parts, joined.
+//
+// It starts in this order, and stops in the reverse one. Each step touches
+// more of the machine than the one before; the last lets packets in.
+//
+//  1. the admin socket, which is the lock against a second director
+//  2. the TUN device
+//  3. what the host knows of it, still without steering
+//  4. the balancer with its services, the road with its VIPs
+//  5. the goroutines
+//  6. the steering of VIPs, LIPs and replies into the device
+type director struct {
+	file    string
+	log     *slog.Logger
+	started time.Time
+
+	admin    *admin.Server
+	tun      *stack.DeviceTUN
+	host     *host.Host
+	balancer *lb.Balancer
+	road     *stack.Road
+
+	carrying   atomic.Bool    // packets are carried
+	undo       []func() error // what close does, the last first
+	hostClosed sync.Once
+
+	mu       sync.Mutex     // guards what a reload changes
+	cfg      *config.Config // in force
+	plan     *plan          // of cfg
+	loaded   time.Time
+	failed   error // of the last reload; nil if it succeeded
+	reloads  reloadCounts
+	warnings []string
+}
+
+// reloadCounts count reloads since the start.
+type reloadCounts struct{ good, bad uint64 }
+
+// startDirector builds the director of cfg, which came from file, up to step
+// 4. Where it fails, nothing is left behind.
+func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *director, err error) {
+	d := &director{file: file, log: log, started: time.Now(), cfg: cfg, loaded: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	queues := int(cfg.Device.Queues)
+	if queues == 0 {
+		queues = runtime.GOMAXPROCS(0)
+	}
+	// A queue's goroutine that is busy never yields its processor to others
+	// in time: those that answer, expire and reload get one more.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), queues+1))
+
+	if d.admin, err = admin.Listen(cfg.Admin.Socket, cfg.Admin.Listen); err != nil {
+		return nil, err
+	}
+	d.onClose(d.admin.Close)
+
+	if d.tun, err = stack.OpenTUN(stack.TUNOptions{Name: cfg.Device.Name, Queues: queues}); err != nil {
+		return nil, err
+	}
+	d.onClose(d.tun.Close)
+
+	if d.host, err = host.Open(host.Options{Device: cfg.Device.Name, Log: log}); err != nil {
+		return nil, err
+	}
+	d.onClose(d.closeHost)
+
+	if d.balancer, err = lb.New(lb.Options{Queues: queues, Flows: cfg.Limits.Flows}); err != nil {
+		return nil, err
+	}
+	d.onClose(func() error { d.balancer.Close(); return nil })
+
+	if d.plan, err = d.newPlan(cfg); err != nil {
+		return nil, err
+	}
+	d.road, err = stack.New(d.tun, func(queue int) stack.Handler { return d.balancer.Queue(queue) }, stack.Options{
+		Egress: stack.EgressMode(cfg.Device.Egress), Routes: d.host.Routes(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.onClose(d.road.Close)
+	return d, d.balance(d.plan)
+}
+
+// onClose adds a step to undo. Steps are undone the last first.
+func (d *director) onClose(f func() error) { d.undo = append(d.undo, f) }
+
+// close undoes what startDirector did. Nothing may be running any more.
+func (d *director) close() error {
+	var errs []error
+	for len(d.undo) > 0 {
+		last := len(d.undo) - 1
+		errs = append(errs, d.undo[last]())
+		d.undo = d.undo[:last]
+	}
+	return errors.Join(errs...)
+}
+
+// run carries packets until ctx ends or a part fails. Whenever hup receives,
+// the configuration that load returns is put into force. The director is
+// closed after it.
+func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*config.Config, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Parts stop in the reverse order. The host's steering goes before the
+	// road, so that nothing is sent to a device that nobody reads, and those
+	// that ask or change the host before that.
+	d.onClose(startParts(ctx, cancel, []part{
+		{"admin", func(ctx context.Context) error {
+			return d.admin.Run(ctx, admin.Handlers{State: d.state, Metrics: metrics.Handler(d.source()), Healthy: d.healthy})
+		}},
+		{"flow table", func(ctx context.Context) error { return d.balancer.Run(ctx, d.road.Now) }},
+		{"road", d.road.Run},
+	}).stop)
+	d.onClose(d.closeHost)
+	if err := d.steer(ctx, d.plan); err != nil {
+		return errors.Join(err, d.close())
+	}
+	d.log.Info("carrying packets", "device", d.tun.Name(), "queues", len(d.tun.Queues()), "offloads", d.tun.Offloads(),
+		"services", len(d.cfg.Services), "version", versionString())
+	d.carrying.Store(true)
+	d.onClose(startParts(ctx, cancel, []part{
+		{"routes", d.followRoutes},
+		{"reload", func(ctx context.Context) error { return d.reloadOn(ctx, hup, load) }},
+	}).stop)
+
+	<-ctx.Done()
+	d.carrying.Store(false)
+	d.log.Info("stopping")
+	return d.close()
+}
+
+// followRoutes keeps the path MTUs as the host's routes have them.
+func (d *director) followRoutes(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	d.host.OnChange(func() {
+		select {
+		case changed <- struct{}{}:
+		default: // one is under way already
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			d.mu.Lock()
+			servers := d.plan.servers
+			d.mu.Unlock()
+			d.setPathMTUs(servers)
+		}
+	}
+}
+
+// closeHost undoes what was changed on the host, once.
+func (d *director) closeHost() (err error) {
+	d.hostClosed.Do(func() { err = d.host.Close() })
+	return err
+}
+
+// balance puts p into force in the parts that handle packets.
+func (d *director) balance(p *plan) error {
+	d.setPathMTUs(p.servers)
+	if err := d.balancer.Apply(p.balance); err != nil {
+		return err
+	}
+	return d.road.SetVIPs(p.vips)
+}
+
+// steer asks the host to send p's packets to the device. What the host does
+// not let us set is no error but a warning.
+func (d *director) steer(ctx context.Context, p *plan) error {
+	warnings, err := split(d.host.Apply(ctx, p.host))
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		d.log.Warn("the host is not as uvs needs it", "setting", w)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.warnings = warnings
+	return nil
+}
+
+// split tells the settings that the host refuses from real errors.
+func split(err error) (warnings []string, rest error) {
+	var missing *host.MissingSetting
+	switch e := err.(type) {
+	case nil:
+		return nil, nil
+	case interface{ Unwrap() []error }:
+		var errs []error
+		for _, one := range e.Unwrap() {
+			w, r := split(one)
+			warnings = append(warnings, w...)
+			errs = append(errs, r)
+		}
+		return warnings, errors.Join(errs...)
+	default:
+		if errors.As(err, &missing) {
+			return []string{missing.Error()}, nil
+		}
+		return nil, err
+	}
+}
+
+// newPlan is what cfg asks for on this host, whose routes it must find.
+func (d *director) newPlan(cfg *config.Config) (*plan, error) {
+	p, err := newPlan(cfg, d.host.SourceFor)
+	errs := []error{err}
+	for _, rip := range p.servers {
+		errs = append(errs, d.host.CheckRoute(rip, slices.Contains(p.host.OnLink, rip)))
+	}
+	return p, errors.Join(errs...)
+}
+
+// setPathMTUs tells the balancer what fits on the way to each real server.
+func (d *director) setPathMTUs(servers []netip.Addr) {
+	for _, rip := range servers {
+		mtu, err := d.host.PathMTU(rip)
+		if err != nil {
+			mtu = 0 // no route just now: nothing gets there, of whatever size
+		}
+		d.balancer.SetPathMTU(rip, mtu)
+	}
+}
+
+// healthy is nil while packets are carried.
+func (d *director) healthy() error {
+	if !d.carrying.Load() {
+		return errors.New("not carrying packets: starting or stopping")
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package metrics
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+)
+
+// balancer collects services, real servers and flows.
+type balancer struct{ stats func() lb.Stats }
+
+var (
+	packetsDesc = desc(Packets, "Packets of flows as they are on the wire, by service, direction (in: from clients, out: from real servers) and mode.", "service", "direction", "mode")
+	bytesDesc   = desc(Bytes, "Bytes of those packets, from the IP header on, before they are rewritten.", "service", "direction", "mode")
+
+	realServerStateDesc   = desc(RealServerState, "1 for the state that the real server is in: up, or removed from the configuration while it has flows.", "service", "real_server", "state")
+	realServerWeightDesc  = desc(RealServerWeight, "Weight of the real server; 0 gets no new flows.", "service", "real_server")
+	realServerFlowsDesc   = desc(RealServerFlows, "Flows of the real server, active or inactive as IPVS counts them.", "service", "real_server", "activity")
+	realServerPacketsDesc = desc(RealServerPackets, "Packets of flows of the real server, as they are on the wire.", "service", "real_server", "direction")
+	realServerBytesDesc   = desc(RealServerBytes, "Bytes of those packets.", "service", "real_server", "direction")
+
+	flowsDesc        = desc(Flows, "Flows in the table.")
+	flowsLimitDesc   = desc(FlowsLimit, "Most flows that the table takes.")
+	flowsCreatedDesc = desc(FlowsCreated, "Flows created.")
+	flowsExpiredDesc = desc(FlowsExpired, "Flows ended: by timeout, or evicted because the table was full.", "reason")
+	lookupsDesc      = desc(FlowLookups, "Packets to services by how they found their flow: miss_syn may open one, miss_nonsyn belongs to a flow that this director does not have.", "result")
+	notesDesc        = desc(Notes, "Packets that the balancer noted something about, whether it dropped or answered them.", "reason")
+)
+
+func (*balancer) Describe(ch chan<- *prometheus.Desc) {
+	describe(ch, packetsDesc, bytesDesc,
+		realServerStateDesc, realServerWeightDesc, realServerFlowsDesc, realServerPacketsDesc, realServerBytesDesc,
+		flowsDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, lookupsDesc, notesDesc)
+}
+
+func (c *balancer) Collect(ch chan<- prometheus.Metric) {
+	s := c.stats()
+	for i := range s.Services {
+		collectService(ch, &s.Services[i])
+	}
+	gauge(ch, flowsDesc, float64(s.Flows.Now))
+	gauge(ch, flowsLimitDesc, float64(s.Flows.Limit))
+	counter(ch, flowsCreatedDesc, s.Flows.Created)
+	counter(ch, flowsExpiredDesc, s.Flows.Expired, "timeout")
+	counter(ch, flowsExpiredDesc, s.Flows.Evicted, "evicted")
+	counter(ch, lookupsDesc, s.Lookups.Hit, "hit")
+	counter(ch, lookupsDesc, s.Lookups.MissSYN, "miss_syn")
+	counter(ch, lookupsDesc, s.Lookups.MissNonSYN, "miss_nonsyn")
+	collectReasons(ch, notesDesc, s.Reasons)
+}
+
+func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats) {
+	for mode, t := range s.Modes {
+		counter(ch, packetsDesc, t.RequestPackets, s.Name, "in", mode)
+		counter(ch, packetsDesc, t.ReplyPackets, s.Name, "out", mode)
+		counter(ch, bytesDesc, t.RequestBytes, s.Name, "in", mode)
+		counter(ch, bytesDesc, t.ReplyBytes, s.Name, "out", mode)
+	}
+	for _, rs := range byAddress(s.RealServers) {
+		name := Address(rs.Endpoint)
+		gauge(ch, realServerStateDesc, oneIf(!rs.Removed), s.Name, name, "up")
+		gauge(ch, realServerStateDesc, oneIf(rs.Removed), s.Name, name, "removed")
+		gauge(ch, realServerWeightDesc, float64(rs.Weight), s.Name, name)
+		gauge(ch, realServerFlowsDesc, float64(rs.ActiveFlows), s.Name, name, "active")
+		gauge(ch, realServerFlowsDesc, float64(rs.InactiveFlows), s.Name, name, "inactive")
+		counter(ch, realServerPacketsDesc, rs.RequestPackets, s.Name, name, "in")
+		counter(ch, realServerPacketsDesc, rs.ReplyPackets, s.Name, name, "out")
+		counter(ch, realServerBytesDesc, rs.RequestBytes, s.Name, name, "in")
+		counter(ch, realServerBytesDesc, rs.ReplyBytes, s.Name, name, "out")
+	}
+}
+
+// byAddress joins the forms of a real server whose mode has changed while
+// flows of the old mode live on: to the outside it is one. In all, those that
+// are not removed come first.
+func byAddress(all []lb.RealServerStats) []lb.RealServerStats {
+	place := map[packet.Endpoint]int{}
+	var out []lb.RealServerStats
+	for _, rs := range all {
+		i, ok := place[rs.Endpoint]
+		if !ok {
+			place[rs.Endpoint] = len(out)
+			out = append(out, rs)
+			continue
+		}
+		o := &out[i]
+		o.ActiveFlows += rs.ActiveFlows
+		o.InactiveFlows += rs.InactiveFlows
+		o.RequestPackets += rs.RequestPackets
+		o.RequestBytes += rs.RequestBytes
+		o.ReplyPackets += rs.ReplyPackets
+		o.ReplyBytes += rs.ReplyBytes
+	}
+	return out
+}
+
+// Address is a real server as the configuration writes it, and the value of
+// the label real_server.
+func Address(e packet.Endpoint) string {
+	a := e.Addr.Netip(e.Family).String()
+	switch {
+	case e.Port == 0:
+		return a
+	case e.Family == packet.IPv6:
+		a = "[" + a + "]"
+	}
+	return a + ":" + strconv.Itoa(int(e.Port))
+}
+
+// collectReasons shows how often each reason occurred; OK is none.
+func collectReasons(ch chan<- prometheus.Metric, d *prometheus.Desc, counts [packet.NumReasons]uint64) {
+	for r, n := range counts {
+		if packet.Reason(r) != packet.OK {
+			counter(ch, d, n, packet.Reason(r).String())
+		}
+	}
+}

@@ -1,0 +1,145 @@
+// Package metrics shows what a director counts to Prometheus.
+//
+// The counters live in the packages that count: while packets are handled
+// nothing is looked up here. At each scrape the collectors read the Stats of
+// the balancer and of the road, and turn them into the metrics whose names
+// stand below. docs/metrics.md lists them; a test compares.
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/stack"
+)
+
+// The names of all metrics of our own. The unit and, for counters, _total
+// stand at the end.
+const (
+	BuildInfo        = "uvs_build_info"
+	ReloadSuccessful = "uvs_config_last_reload_successful"
+	ReloadTimestamp  = "uvs_config_last_reload_timestamp_seconds"
+	Reloads          = "uvs_config_reloads_total"
+
+	Packets           = "uvs_packets_total"
+	Bytes             = "uvs_bytes_total"
+	RealServerState   = "uvs_real_server_state"
+	RealServerWeight  = "uvs_real_server_weight"
+	RealServerFlows   = "uvs_real_server_flows"
+	RealServerPackets = "uvs_real_server_packets_total"
+	RealServerBytes   = "uvs_real_server_bytes_total"
+
+	Flows        = "uvs_flows"
+	FlowsLimit   = "uvs_flows_limit"
+	FlowsCreated = "uvs_flows_created_total"
+	FlowsExpired = "uvs_flows_expired_total"
+	FlowLookups  = "uvs_flow_lookups_total"
+	Notes        = "uvs_packet_notes_total"
+
+	TUNInfo        = "uvs_tun_info"
+	TUNReads       = "uvs_tun_queue_reads_total"
+	TUNReadBytes   = "uvs_tun_queue_read_bytes_total"
+	TUNBatches     = "uvs_tun_queue_batches_total"
+	TUNWaits       = "uvs_tun_queue_waits_total"
+	Verdicts       = "uvs_verdicts_total"
+	Drops          = "uvs_drops_total"
+	EgressPackets  = "uvs_egress_packets_total"
+	EgressLost     = "uvs_egress_lost_total"
+	EgressDeferred = "uvs_egress_deferred_total"
+)
+
+// A Source is a director as this package sees it. Its functions are called at
+// each scrape, from any goroutine.
+type Source struct {
+	Version  string
+	Device   string // name of the TUN device
+	Offloads string // what the kernel granted it
+
+	Balancer func() lb.Stats
+	Road     func() stack.Stats
+	Reload   func() Reload
+}
+
+// Reload says how the configuration was read.
+type Reload struct {
+	Loaded    time.Time // when the configuration in force was read
+	Good, Bad uint64    // reloads that succeeded and that failed; the start is not one
+	LastBad   bool      // the last one failed
+}
+
+// Handler answers scrapes from a registry of its own.
+func Handler(s Source) http.Handler {
+	return promhttp.HandlerFor(registry(s), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+}
+
+// maxScrapes bounds the scrapes at one time: two servers of Prometheus and a
+// person each are fewer.
+const maxScrapes = 4
+
+func registry(s Source) *prometheus.Registry {
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&director{s},
+		&balancer{s.Balancer},
+		&road{s.Road},
+	)
+	return r
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+func describe(ch chan<- *prometheus.Desc, all ...*prometheus.Desc) {
+	for _, d := range all {
+		ch <- d
+	}
+}
+
+func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, n uint64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, n float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// director collects what belongs to the process as a whole.
+type director struct{ source Source }
+
+var (
+	buildInfoDesc        = desc(BuildInfo, "1; the version is in the labels.", "version", "go_version")
+	tunInfoDesc          = desc(TUNInfo, "1; the TUN device and the offloads that the kernel granted it are in the labels.", "device", "offloads")
+	reloadSuccessfulDesc = desc(ReloadSuccessful, "Whether the last reload of the configuration succeeded.")
+	reloadTimestampDesc  = desc(ReloadTimestamp, "When the configuration in force was read.")
+	reloadsDesc          = desc(Reloads, "Reloads of the configuration.", "result")
+)
+
+func (*director) Describe(ch chan<- *prometheus.Desc) {
+	describe(ch, buildInfoDesc, tunInfoDesc, reloadSuccessfulDesc, reloadTimestampDesc, reloadsDesc)
+}
+
+func (c *director) Collect(ch chan<- prometheus.Metric) {
+	gauge(ch, buildInfoDesc, 1, c.source.Version, runtime.Version())
+	gauge(ch, tunInfoDesc, 1, c.source.Device, c.source.Offloads)
+	r := c.source.Reload()
+	gauge(ch, reloadSuccessfulDesc, oneIf(!r.LastBad))
+	gauge(ch, reloadTimestampDesc, float64(r.Loaded.UnixMilli())/1000)
+	counter(ch, reloadsDesc, r.Good, "success")
+	counter(ch, reloadsDesc, r.Bad, "failure")
+}
