@@ -70,6 +70,25 @@ func fous(port uint16) []netlink.Fou {
 	}
 }
 
+// addKernelTunnel has the kernel unpack tunnels of a kind, with the UDP sockets
+// ports. What takes each step back is pushed on done, also before an error. It
+// returns the names of the devices that the inner packets come out of.
+func addKernelTunnel(k kernel, kind packet.EncapKind, ports []netlink.Fou, done *undoStack) (devices []string, err error) {
+	for _, d := range kernelDevices[kind] {
+		name, err := addKernelDevice(k, d, done)
+		if err != nil {
+			return nil, err
+		}
+		devices = append(devices, name)
+	}
+	for _, f := range ports {
+		if err := addFou(k, f, done); err != nil {
+			return nil, err
+		}
+	}
+	return devices, nil
+}
+
 // addKernelDevice makes d and has it up; what takes that back is pushed on
 // done. It returns the name of the device that does the work.
 func addKernelDevice(k kernel, d tunnelDevice, done *undoStack) (string, error) {
@@ -155,7 +174,7 @@ func addFou(k kernel, f netlink.Fou, done *undoStack) error {
 	switch {
 	case unsupported(err):
 		return fmt.Errorf("%w: GUE: %w", errNoKernelTunnel, err)
-	case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EALREADY):
+	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("UDP port %d of GUE is in use: ss -lunp sport = :%d; ip fou show: %w", f.Port, f.Port, err)
 	case err != nil:
 		return fmt.Errorf("GUE on UDP port %d: %w", f.Port, explain(err))

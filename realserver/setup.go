@@ -118,19 +118,28 @@ func change(lo netlink.Link, s setting, done *undoStack) error {
 	if err != nil || before >= s.value {
 		return err
 	}
-	r, foreign := readRecord(lo)
-	if _, recorded := r[s.key()]; !recorded {
-		r[s.key()] = before
-		if err := writeRecord(lo, foreign, r); err != nil {
-			return err
-		}
-		done.push(func() error { return forget(lo, s.key()) })
+	if err := remember(lo, s.key(), before, done); err != nil {
+		return err
 	}
 	if err := s.write(); err != nil {
 		return err
 	}
 	s.value = before
 	done.push(s.write)
+	return nil
+}
+
+// remember puts key into the record, unless it is there from an earlier run.
+func remember(lo netlink.Link, key string, value int, done *undoStack) error {
+	r, foreign := readRecord(lo)
+	if _, recorded := r[key]; recorded {
+		return nil
+	}
+	r[key] = value
+	if err := writeRecord(lo, foreign, r); err != nil {
+		return err
+	}
+	done.push(func() error { return forget(lo, key) })
 	return nil
 }
 
@@ -167,30 +176,20 @@ func kernelUnpack(lo netlink.Link, o Options, done *undoStack) error {
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	for _, d := range kernelDevices[o.Tunnel] {
-		name, err := addKernelDevice(k, d, done)
-		if err != nil {
+	defer k.Close()
+	var ports []netlink.Fou
+	if r, _ := readRecord(lo); o.Tunnel == packet.GUE && r[gueKey(o.Port)] == 0 {
+		ports = fous(o.Port)
+		if err := remember(lo, gueKey(o.Port), 1, done); err != nil {
 			return err
 		}
-		if err := beLoose(name); err != nil {
-			return err
-		}
 	}
-	if o.Tunnel != packet.GUE {
-		return nil
-	}
-	r, foreign := readRecord(lo)
-	key := gueKey(o.Port)
-	if _, open := r[key]; open {
-		return nil
-	}
-	r[key] = 1
-	if err := writeRecord(lo, foreign, r); err != nil {
+	devices, err := addKernelTunnel(k, o.Tunnel, ports, done)
+	if err != nil {
 		return err
 	}
-	done.push(func() error { return forget(lo, key) })
-	for _, f := range fous(o.Port) {
-		if err := addFou(k, f, done); err != nil {
+	for _, name := range devices {
+		if err := beLoose(name); err != nil {
 			return err
 		}
 	}

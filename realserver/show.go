@@ -67,6 +67,7 @@ func tunnels(r record) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	defer k.Close()
 	var words []string
 	for _, link := range ourKernelDevices(k) {
 		words = append(words, fmt.Sprintf("kernel device %s", link.Attrs().Name))

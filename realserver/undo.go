@@ -75,6 +75,7 @@ func undoHost(lo netlink.Link) (did []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	defer k.Close()
 	var errs []error
 	r, foreign := readRecord(lo)
 	for _, port := range r.guePorts() {
