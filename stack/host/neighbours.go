@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/uvs-project/uvs/stack"
@@ -84,6 +85,27 @@ func (m *mirror) resolve(k neighbourKey) {
 	if err != nil {
 		m.log.Debug("cannot resolve a neighbour", "address", k.addr, "error", err)
 		e.Fail()
+		return
+	}
+	m.readNeighbour(k, family)
+}
+
+// readNeighbour takes over what the kernel knows of one neighbour. It tells
+// only changes, and for one that it has resolved before there is none to come.
+func (m *mirror) readNeighbour(k neighbourKey, family int) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
+	req.Sockets = m.raw
+	req.AddData(&netlink.Ndmsg{Family: uint8(family), Index: uint32(k.link)})
+	req.AddData(nl.NewRtAttr(netlink.NDA_DST, k.addr.AsSlice()))
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel before 5.0
+		m.readNeighbours()
+		return
+	}
+	for _, msg := range msgs {
+		if n, err := netlink.NeighDeserialize(msg); err == nil {
+			m.update(&netlink.NeighUpdate{Type: unix.RTM_NEWNEIGH, Neigh: *n})
+		}
 	}
 }
 
