@@ -19,9 +19,8 @@ func (f handlerFunc) Handle(p *packet.Packet, now time.Duration) (packet.Verdict
 	return f(p, now)
 }
 
-// dnat rewrites everything to dst and sends it.
-func dnat(dst string) handlerFunc {
-	rw := packet.Rewrite{Dst: parseEndpoint(dst)}
+// rewrite applies rw to everything and sends it.
+func rewrite(rw packet.Rewrite) handlerFunc {
 	return func(p *packet.Packet, _ time.Duration) (packet.Verdict, packet.Reason) {
 		if why := rw.Apply(p); why != packet.OK {
 			return packet.Drop, why
@@ -29,6 +28,9 @@ func dnat(dst string) handlerFunc {
 		return packet.Send, packet.OK
 	}
 }
+
+// dnat sends everything to dst.
+func dnat(dst string) handlerFunc { return rewrite(packet.Rewrite{Dst: parseEndpoint(dst)}) }
 
 func verdict(v packet.Verdict) handlerFunc {
 	return func(*packet.Packet, time.Duration) (packet.Verdict, packet.Reason) { return v, packet.OK }
