@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -77,7 +78,23 @@ func addVIP(lo netlink.Link, vip netip.Addr) error {
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("add VIP %v to lo: %w", vip, explain(err))
 	}
-	return nil
+	return awaitLocal(vip)
+}
+
+// awaitLocal returns when the host takes packets to vip. The kernel adds the
+// route of an IPv6 address some time after the address itself, as it would
+// after duplicate address detection.
+func awaitLocal(vip netip.Addr) error {
+	const patience = 2 * time.Second // for what takes a millisecond on an idle machine
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteGet(vip.AsSlice())
+		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("VIP %v is on lo, but the host does not take its packets: ip route get %[1]v", vip), err)
+		}
+	}
 }
 
 func removeVIP(lo netlink.Link, vip netip.Addr) error {

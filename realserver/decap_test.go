@@ -73,9 +73,14 @@ func TestDecapsulator(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error)
+			ended := make(chan error, 1)
 			go func() { ended <- decap.Run(ctx, slog.New(slog.NewTextHandler(io.Discard, nil))) }()
 
+			defer func() {
+				if t.Failed() {
+					t.Logf("stats %+v", decap.Stats())
+				}
+			}()
 			sent := 0
 			for _, vip := range []string{vip4, vip6} {
 				client := client4

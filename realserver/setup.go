@@ -60,10 +60,10 @@ func setup(lo netlink.Link, o Options, missing []netip.Addr, done *undoStack) (*
 		}
 	}
 	for _, vip := range missing {
+		done.push(func() error { return removeVIP(lo, vip) })
 		if err := addVIP(lo, vip); err != nil {
 			return nil, err
 		}
-		done.push(func() error { return removeVIP(lo, vip) })
 	}
 	return decap, nil
 }
