@@ -38,6 +38,7 @@ type Options struct {
 	Tests      []string      // names from tests
 	Rounds     int           // medians are over this many
 	Length     time.Duration // length of one measurement
+	Patience   time.Duration // how long one measurement may wait, and be repeated, for a calm machine
 	Quick      bool          // fewer, shorter rounds: a smoke test, not a result
 	Micro      bool          // run the Go benchmarks too
 	UVS        string        // binary to measure; "" builds ./cmd/uvs
@@ -101,6 +102,7 @@ func parseFlags(args []string) (o Options, render string, err error) {
 	wanted := fs.String("tests", strings.Join(defaultTests, ","), "measurements to make; further: "+strings.Join(furtherTests(), ","))
 	fs.IntVar(&o.Rounds, "rounds", 5, "rounds; the figures are medians over them")
 	fs.DurationVar(&o.Length, "time", 4*time.Second, "length of one measurement")
+	fs.DurationVar(&o.Patience, "patience", 0, "how long each measurement may wait, and be repeated, for a calm machine")
 	fs.BoolVar(&o.Quick, "quick", false, "3 rounds of 1s: shows that everything works, proves no figure")
 	fs.BoolVar(&o.Micro, "micro", true, "run the Go benchmarks of packet, lb and modes too")
 	fs.StringVar(&o.UVS, "uvs", "", "uvs binary to measure (default: build ./cmd/uvs)")

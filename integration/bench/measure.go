@@ -49,7 +49,7 @@ func measure(ctx context.Context, o Options) (*Report, error) {
 	}
 	for round := 1; round <= o.Rounds; round++ {
 		for _, name := range o.Tests {
-			if err := rep.turn(ctx, lanes, name, round, o.Length); err != nil {
+			if err := rep.turn(ctx, lanes, name, round, o); err != nil {
 				return nil, err
 			}
 		}
@@ -77,7 +77,7 @@ func (o Options) binary(ctx context.Context) (string, error) {
 
 // turn runs one test for every contender. A measurement that fails becomes a
 // sample with an error, which counts for nothing; only the end of ctx ends the run.
-func (r *Report) turn(ctx context.Context, lanes []*lane, name string, round int, length time.Duration) error {
+func (r *Report) turn(ctx context.Context, lanes []*lane, name string, round int, o Options) error {
 	if name == "latency" && r.Load == 0 {
 		r.Load = r.halfLoad()
 	}
@@ -85,17 +85,36 @@ func (r *Report) turn(ctx context.Context, lanes []*lane, name string, round int
 		if name == "udp" && l.noUDP {
 			continue
 		}
-		s := Sample{Round: round, Contender: l.name, Test: name}
-		if err := s.take(ctx, l, length, r.Load); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			s.Error = err.Error()
+		s, err := r.calmSample(ctx, l, name, round, o)
+		if err != nil {
+			return err
 		}
 		r.Samples = append(r.Samples, s)
 		fmt.Println(s.line(r))
 	}
 	return nil
+}
+
+// calmSample makes one measurement when the machine is calm, as far as it
+// becomes so within o.Patience, and makes a noisy one anew while that lasts.
+func (r *Report) calmSample(ctx context.Context, l *lane, name string, round int, o Options) (Sample, error) {
+	deadline := time.Now().Add(o.Patience)
+	for {
+		if err := waitForCalm(ctx, deadline); err != nil {
+			return Sample{}, err
+		}
+		s := Sample{Round: round, Contender: l.name, Test: name}
+		if err := s.take(ctx, l, o.Length, r.Load); err != nil {
+			if ctx.Err() != nil {
+				return Sample{}, ctx.Err()
+			}
+			s.Error = err.Error()
+			return s, nil
+		}
+		if !s.Usage.Noisy() || time.Now().After(deadline) {
+			return s, nil
+		}
+	}
 }
 
 // halfLoad is half of what the slowest contender carried in the first round of

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"runtime"
 	"strconv"
@@ -102,4 +103,26 @@ func loadAverage() (float64, error) {
 	}
 	first, _, _ := strings.Cut(string(text), " ")
 	return strconv.ParseFloat(first, 64)
+}
+
+// calmWindow is over how long others are watched before a measurement.
+const calmWindow = 200 * time.Millisecond
+
+// waitForCalm waits until others leave the machine alone, at the latest until deadline.
+func waitForCalm(ctx context.Context, deadline time.Time) error {
+	for time.Now().Before(deadline) {
+		m, err := startMeter(nil)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(calmWindow):
+		}
+		if u, err := m.stop(); err != nil || !u.Noisy() {
+			return err
+		}
+	}
+	return nil
 }
