@@ -42,7 +42,7 @@ type Decapsulator struct {
 const maxGUESockets = 4
 
 // OpenDecapsulator opens the sockets and makes the TUN device of a
-// Decapsulator for o.VIPs, o.Tunnel and o.Port. Nothing is read before Run.
+// Decapsulator for o.VIPs, o.Tunnels and o.Port. Nothing is read before Run.
 // Close releases everything.
 func OpenDecapsulator(o Options) (*Decapsulator, error) {
 	if err := o.Check(); err != nil {
@@ -56,7 +56,7 @@ func OpenDecapsulator(o Options) (*Decapsulator, error) {
 		return nil, err
 	}
 	d := &Decapsulator{tun: tun}
-	sockets, err := openSockets(o.Tunnel, o.Port, min(runtime.GOMAXPROCS(0), maxGUESockets))
+	sockets, err := openSockets(o.Tunnels, o.Port, min(runtime.GOMAXPROCS(0), maxGUESockets))
 	if err != nil {
 		return nil, errors.Join(err, d.tun.Close())
 	}

@@ -68,7 +68,7 @@ func TestDecapsulator(t *testing.T) {
 	for name, kind := range map[string]packet.EncapKind{"ipip": packet.IPIP, "gue": packet.GUE, "gre": packet.GRE} {
 		t.Run(name, func(t *testing.T) {
 			h, director := newHosts(t)
-			decap, err := setup(t, h, realserver.Options{Mode: "tun", VIPs: addrs("203.0.113.10", "2001:db8:a::10"), Tunnel: kind, Decap: realserver.DecapUser})
+			decap, err := setup(t, h, realserver.Options{Mode: "tun", VIPs: addrs("203.0.113.10", "2001:db8:a::10"), Tunnels: []packet.EncapKind{kind}, Decap: realserver.DecapUser})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -31,11 +31,11 @@ const DefaultGUEPort = 6080
 
 // Options say what the host is to be.
 type Options struct {
-	Mode   string           // "dr" or "tun"
-	VIPs   []netip.Addr     // at least one
-	Tunnel packet.EncapKind // tun: how the director encapsulates; NoEncap: IPIP
-	Port   uint16           // GUE: UDP port; 0: DefaultGUEPort
-	Decap  Decap            // tun: who unpacks; empty: DecapAuto
+	Mode    string             // "dr" or "tun"
+	VIPs    []netip.Addr       // at least one
+	Tunnels []packet.EncapKind // tun: how the directors encapsulate; none: IPIP
+	Port    uint16             // GUE: UDP port; 0: DefaultGUEPort
+	Decap   Decap              // tun: who unpacks; empty: DecapAuto
 }
 
 // Decap says who unpacks tunnel packets.
@@ -75,8 +75,8 @@ func (o Options) Check() error {
 
 // withDefaults fills in the zero values of o.
 func (o Options) withDefaults() Options {
-	if o.Tunnel == packet.NoEncap {
-		o.Tunnel = packet.IPIP
+	if len(o.Tunnels) == 0 {
+		o.Tunnels = []packet.EncapKind{packet.IPIP}
 	}
 	if o.Port == 0 {
 		o.Port = DefaultGUEPort

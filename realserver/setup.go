@@ -177,20 +177,22 @@ func kernelUnpack(lo netlink.Link, o Options, done *undoStack) error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer k.Close()
-	var ports []netlink.Fou
-	if r, _ := readRecord(lo); o.Tunnel == packet.GUE && r[gueKey(o.Port)] == 0 {
-		ports = fous(o.Port)
-		if err := remember(lo, gueKey(o.Port), 1, done); err != nil {
+	for _, kind := range o.Tunnels {
+		var ports []netlink.Fou
+		if r, _ := readRecord(lo); kind == packet.GUE && r[gueKey(o.Port)] == 0 {
+			ports = fous(o.Port)
+			if err := remember(lo, gueKey(o.Port), 1, done); err != nil {
+				return err
+			}
+		}
+		devices, err := addKernelTunnel(k, kind, ports, done)
+		if err != nil {
 			return err
 		}
-	}
-	devices, err := addKernelTunnel(k, o.Tunnel, ports, done)
-	if err != nil {
-		return err
-	}
-	for _, name := range devices {
-		if err := beLoose(name); err != nil {
-			return err
+		for _, name := range devices {
+			if err := beLoose(name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

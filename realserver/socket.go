@@ -32,30 +32,33 @@ type socket struct {
 	conn   syscall.RawConn
 }
 
-// openSockets opens what receives tunnel packets of a kind, over IPv4 and,
-// where the host has it, IPv6; perFamily sockets of each for GUE.
-func openSockets(kind packet.EncapKind, port uint16, perFamily int) ([]*socket, error) {
-	protos := map[packet.EncapKind][]uint8{
-		packet.IPIP: {protoIPIP, protoIPv6},
-		packet.GRE:  {protoGRE},
-	}[kind]
+// protocols are the outer IP protocols of each kind of tunnel.
+var protocols = map[packet.EncapKind][]uint8{
+	packet.IPIP: {protoIPIP, protoIPv6},
+	packet.GRE:  {protoGRE},
+	packet.GUE:  {packet.UDP},
+}
+
+// openSockets opens what receives tunnel packets of these kinds, over IPv4
+// and, where the host has it, IPv6. gueSockets is how many share the port of
+// GUE in each family.
+func openSockets(kinds []packet.EncapKind, port uint16, gueSockets int) ([]*socket, error) {
 	var sockets []*socket
-	open := func(family int, proto uint8) error {
-		s, err := openSocket(kind, family, proto, port)
-		if err == nil {
-			sockets = append(sockets, s)
-		}
-		return err
-	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		var errs []error
-		for _, proto := range protos {
-			errs = append(errs, open(family, proto))
-		}
-		for i := 0; kind == packet.GUE && i < perFamily; i++ {
-			errs = append(errs, open(family, packet.UDP))
-		}
-		err := errors.Join(errs...)
+		err := func() error {
+			for _, kind := range kinds {
+				for _, proto := range protocols[kind] {
+					for i := 0; i == 0 || kind == packet.GUE && i < gueSockets; i++ {
+						s, err := openSocket(kind, family, proto, port)
+						if err != nil {
+							return err
+						}
+						sockets = append(sockets, s)
+					}
+				}
+			}
+			return nil
+		}()
 		if family == unix.AF_INET6 && errors.Is(err, unix.EAFNOSUPPORT) {
 			break // a host without IPv6
 		}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -35,7 +36,7 @@ func newRealserverSetup() *cobra.Command {
 	var (
 		o          realserver.Options
 		vips       []string
-		tunnel     string
+		tunnels    []string
 		foreground bool
 	)
 	cmd := &cobra.Command{
@@ -51,8 +52,8 @@ everything back itself.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var errs [4]error
 			o.VIPs, errs[0] = parseVIPs(vips)
-			o.Tunnel, errs[1] = parseTunnel(tunnel)
-			o.Port, errs[2] = parsePort(cmd, o.Tunnel)
+			o.Tunnels, errs[1] = parseTunnels(tunnels)
+			o.Port, errs[2] = parsePort(cmd, o.Tunnels)
 			if o.Mode != "tun" && (cmd.Flags().Changed("tunnel") || cmd.Flags().Changed("decap")) {
 				errs[3] = errors.New("--tunnel and --decap go with --mode tun")
 			}
@@ -69,7 +70,7 @@ everything back itself.`,
 	f := cmd.Flags()
 	f.StringVar(&o.Mode, "mode", "", "dr or tun")
 	f.StringArrayVar(&vips, "vip", nil, "virtual address; may be given several times")
-	f.StringVar(&tunnel, "tunnel", "ipip", "how the director encapsulates: ipip, gue or gre")
+	f.StringSliceVar(&tunnels, "tunnel", []string{"ipip"}, "how the director encapsulates: ipip, gue, gre, or several of them")
 	f.Uint16("port", realserver.DefaultGUEPort, "UDP port of gue")
 	f.StringVar((*string)(&o.Decap), "decap", string(realserver.DecapAuto), "who unpacks: kernel, user (this command) or auto, the kernel if it can")
 	f.BoolVar(&foreground, "foreground", false, "go on until SIGTERM, then undo")
@@ -185,24 +186,28 @@ func parseVIPs(words []string) ([]netip.Addr, error) {
 	return addrs, errors.Join(errs...)
 }
 
-func parseTunnel(word string) (packet.EncapKind, error) {
-	switch word {
-	case "ipip":
-		return packet.IPIP, nil
-	case "gue":
-		return packet.GUE, nil
-	case "gre":
-		return packet.GRE, nil
+func parseTunnels(words []string) ([]packet.EncapKind, error) {
+	kinds := map[string]packet.EncapKind{"ipip": packet.IPIP, "gue": packet.GUE, "gre": packet.GRE}
+	var list []packet.EncapKind
+	var errs []error
+	for _, w := range words {
+		kind, ok := kinds[w]
+		if !ok {
+			errs = append(errs, fmt.Errorf("--tunnel %q: want ipip, gue or gre", w))
+		}
+		if !slices.Contains(list, kind) {
+			list = append(list, kind)
+		}
 	}
-	return packet.NoEncap, fmt.Errorf("--tunnel %q: want ipip, gue or gre", word)
+	return list, errors.Join(errs...)
 }
 
-func parsePort(cmd *cobra.Command, tunnel packet.EncapKind) (uint16, error) {
+func parsePort(cmd *cobra.Command, tunnels []packet.EncapKind) (uint16, error) {
 	port, err := cmd.Flags().GetUint16("port")
 	if err != nil {
 		return 0, err
 	}
-	if cmd.Flags().Changed("port") && (tunnel != packet.GUE || port == 0) {
+	if cmd.Flags().Changed("port") && (!slices.Contains(tunnels, packet.GUE) || port == 0) {
 		return 0, errors.New("--port is the UDP port of --tunnel gue, 1 to 65535")
 	}
 	return port, nil
