@@ -117,6 +117,11 @@ func prepare(fd int, kind packet.EncapKind, family int, port uint16) error {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
 			return err
 		}
+		// A director leaves the sum of the outer UDP header out, as the
+		// kernel's IPVS does; the inner packet has its own (RFC 6936).
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1); err != nil {
+			return err
+		}
 	}
 	if err := unix.Bind(fd, addr); err != nil {
 		return fmt.Errorf("in use? ss -lunp sport = :%d: %w", port, err)
