@@ -40,10 +40,18 @@ func subscribe() (*nl.NetlinkSocket, error) {
 	return s, nil
 }
 
-// follow sends the changes that s tells to events, and closes it when s is
-// closed.
-func (h *Host) follow(ctx context.Context, s *nl.NetlinkSocket, events chan<- event) {
-	defer close(events)
+// subscribeFilter opens the socket on which the kernel tells every change of
+// nftables.
+func subscribeFilter() (*nl.NetlinkSocket, error) {
+	s, err := nl.SubscribeAt(netns.None(), netns.None(), unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return nil, fmt.Errorf("netlink: subscribe to nftables: %w", err)
+	}
+	return s, nil
+}
+
+// follow sends the changes that s tells to events until s is closed.
+func (h *Host) follow(ctx context.Context, s *nl.NetlinkSocket, classify func(kind uint16, data []byte) event, events chan<- event) {
 	send := func(e event) bool {
 		select {
 		case events <- e:
@@ -62,12 +70,12 @@ func (h *Host) follow(ctx context.Context, s *nl.NetlinkSocket, events chan<- ev
 			continue
 		case err != nil:
 			if ctx.Err() == nil {
-				h.log.Error("the kernel tells no more changes of routes and neighbours", "error", err)
+				h.log.Error("the kernel tells no more changes of the host", "error", err)
 			}
 			return
 		}
 		for _, m := range msgs {
-			if e := h.classify(m.Header.Type, m.Data); e != (event{}) && !send(e) {
+			if e := classify(m.Header.Type, m.Data); e != (event{}) && !send(e) {
 				return
 			}
 		}
@@ -100,4 +108,18 @@ func (h *Host) classify(kind uint16, data []byte) event {
 		}
 	}
 	return event{}
+}
+
+// classifyFilter picks the removal of our table. Replacing it by ourselves
+// looks the same; then the repair finds nothing to do.
+func (h *Host) classifyFilter(kind uint16, data []byte) event {
+	const nfgenmsg, tableName = 4, 1 // length of struct nfgenmsg, NFTA_TABLE_NAME
+	if kind != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE || len(data) < nfgenmsg {
+		return event{}
+	}
+	ours := false
+	eachAttr(data[nfgenmsg:], func(kind uint16, v []byte) {
+		ours = ours || kind == tableName && nl.BytesToString(v) == h.nft.table.Name
+	})
+	return event{lost: ours}
 }

@@ -23,7 +23,7 @@ func (h *Host) applySteering(d Desired) error {
 	if err != nil {
 		return err
 	}
-	wantRules, wantRoutes := steering(h.opt, &d, h.link, false)
+	wantRules, wantRoutes := steering(h.opt, &d, h.link, h.nft != nil)
 	addRoutes, delRoutes := difference(haveRoutes, wantRoutes)
 	addRules, delRules := difference(haveRules, wantRules)
 
@@ -245,7 +245,7 @@ func (h *Host) netlinkRoute(r route) *netlink.Route {
 	}
 }
 
-// removeOrphans removes the rules of an uvs that ended without undoing them:
+// removeOrphans removes what is left of an uvs that ended without undoing it:
 // its jump over the steering names a device that no longer exists.
 func (h *Host) removeOrphans() error {
 	rules, err := listRules(h.nl)
@@ -269,7 +269,36 @@ func (h *Host) removeOrphans() error {
 				errs = append(errs, fmt.Errorf("remove policy rule of an earlier run: %w: ip %s rule del %s", err, familyFlag(own.family), own))
 			}
 		}
-		h.log.Info("removed what an earlier run left", "device", skip.IifName, "rules_from", skip.Priority, "rules_to", skip.Goto)
+		h.log.Info("removed the policy rules that an earlier run left", "device", skip.IifName, "from", skip.Priority, "to", skip.Goto)
+	}
+	return errors.Join(append(errs, h.removeOrphanTables())...)
+}
+
+// removeOrphanTables restores the settings and removes the nftables tables of
+// runs whose device no longer exists.
+func (h *Host) removeOrphanTables() error {
+	if h.nft == nil {
+		return nil
+	}
+	devices, err := leftTables()
+	if err != nil {
+		return fmt.Errorf("nftables: list tables: %w", err)
+	}
+	var errs []error
+	for _, device := range devices {
+		if _, err := h.nl.LinkByName(device); !isNoLink(err) {
+			continue
+		}
+		left := newNetfilter(Options{Device: device})
+		undo, err := left.readUndo()
+		if err == nil {
+			err = h.restore(undo)
+		}
+		if err = errors.Join(err, left.remove()); err != nil {
+			errs = append(errs, fmt.Errorf("table inet %s of an earlier run: %w", left.table.Name, err))
+			continue
+		}
+		h.log.Info("restored the settings that an earlier run left", "device", device, "settings", len(undo))
 	}
 	return errors.Join(errs...)
 }

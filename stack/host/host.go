@@ -78,6 +78,7 @@ type Host struct {
 	strict map[int]*nl.SocketHandle // a socket on which the kernel filters listings as asked
 	link   int                      // index of the device
 	sysctl kernelSettings
+	nft    *netfilter // nil where the host has no nftables
 	mirror *mirror
 
 	onChange atomic.Pointer[func()]
@@ -110,8 +111,19 @@ func (h *Host) open() error {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	h.sysctl = kernelSettings{root: "/proc/sys", nl: h.nl, raw: h.strict}
+	h.nft = newNetfilter(h.opt)
+	if err := h.nft.available(); err != nil {
+		h.log.Warn("no nftables on this host: traffic of uvs is tracked where connections are tracked, fragments of nat replies and errors from routers on the way to real servers of nat are not seen, and settings are not restored after a crash", "error", err)
+		h.nft = nil
+	}
 	if err := h.removeOrphans(); err != nil {
 		return err
+	}
+	if h.nft != nil {
+		var err error
+		if h.changed, err = h.nft.readUndo(); err != nil {
+			return fmt.Errorf("nftables: settings of an earlier run: %w", err)
+		}
 	}
 	if err := h.checkForeign(); err != nil {
 		return err
@@ -124,35 +136,38 @@ func (h *Host) open() error {
 
 // start begins to follow the host's routes and neighbours.
 func (h *Host) start() error {
-	own, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("netlink: %w", err)
-	}
-	raw, err := strictSocket()
-	if err != nil {
-		own.Close()
-		return fmt.Errorf("netlink: %w", err)
-	}
-	s, err := subscribe()
-	if err != nil {
-		own.Close()
-		raw[unix.NETLINK_ROUTE].Close()
+	var err error
+	if h.mirror, err = newMirror(h.opt); err != nil {
 		return err
 	}
-	h.mirror = newMirror(h.opt, own, raw)
 	h.mirror.changed, h.mirror.lost = h.routesChanged, h.repair
-
+	s, err := subscribe()
+	if err != nil {
+		h.mirror.close()
+		return err
+	}
+	sockets := []*nl.NetlinkSocket{s}
 	ctx, cancel := context.WithCancel(context.Background())
 	events := make(chan event, askQueue)
 	var wg sync.WaitGroup
-	wg.Go(func() { h.follow(ctx, s, events) })
+	wg.Go(func() { h.follow(ctx, s, h.classify, events) })
+	if h.nft != nil {
+		f, err := subscribeFilter()
+		if err != nil {
+			h.log.Warn("the table of nftables is not repaired when somebody removes it", "error", err)
+		} else {
+			sockets = append(sockets, f)
+			wg.Go(func() { h.follow(ctx, f, h.classifyFilter, events) })
+		}
+	}
 	wg.Go(func() { h.mirror.run(ctx, events) })
 	h.stop = func() {
 		cancel()
-		s.Close()
+		for _, s := range sockets {
+			s.Close()
+		}
 		wg.Wait()
-		own.Close()
-		raw[unix.NETLINK_ROUTE].Close()
+		h.mirror.close()
 	}
 	h.mirror.sync(ctx)
 	return nil
@@ -227,6 +242,9 @@ func (h *Host) Close() error {
 		h.applySteering(Desired{}),
 		h.restoreSettingsLocked(),
 	)
+	if h.nft != nil {
+		err = errors.Join(err, h.nft.remove())
+	}
 	h.closeSockets()
 	return err
 }

@@ -63,6 +63,8 @@ func newDirector(t *testing.T) *director {
 		LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsPid(d.peer),
 	}))
 	d.run("ip link set lo up")
+	d.run("ip link set eth0 addrgenmode none") // the kernel's own would come seconds later, and change the state
+	d.run("ip addr add fe80::1/64 dev eth0 nodad")
 	d.run("ip addr add 10.9.0.1/24 dev eth0")
 	d.run("ip addr add 2001:db8:9::1/64 dev eth0 nodad")
 	d.run("ip link set eth0 up")
@@ -72,20 +74,26 @@ func newDirector(t *testing.T) *director {
 	d.runPeer("ip link set eth0 up")
 	d.runPeer("ip route add default via 10.9.0.1")
 	d.runPeer("ip -6 route add default via 2001:db8:9::1")
+	eventually(t, "a carrier", func() bool {
+		return !strings.Contains(d.run("ip route")+d.run("ip -6 route"), "linkdown") && strings.Contains(d.run("ip link show eth0"), "state UP")
+	})
 	d.tun = newTUN(t, "uvs0")
 	return d
 }
 
 // startPeer starts a process that does nothing in a network namespace of its
-// own, which ends with it.
+// own, until its input ends, as it does when the test ends in whatever way.
+// (A parent death signal would come as soon as the thread ends that started it.)
 func startPeer(t *testing.T) int {
 	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command("cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET}
+	input, err := cmd.StdinPipe()
+	must(t, err)
 	must(t, cmd.Start()) // returns after the exec, so the namespace is there
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		must(t, input.Close())
+		must(t, cmd.Wait())
 	})
 	return cmd.Process.Pid
 }

@@ -126,8 +126,7 @@ func (m *mirror) want(a netip.Addr) {
 	m.resolve(neighbourKey{hop.IfIndex, a})
 }
 
-// keepDirect makes addrs all the hosts that keep their hop for good. Their
-// link addresses are asked for now, so that no first packet waits.
+// keepDirect makes addrs all the hosts that keep their hop for good.
 func (m *mirror) keepDirect(addrs []netip.Addr) {
 	for _, h := range m.hosts {
 		h.direct = false
@@ -140,10 +139,20 @@ func (m *mirror) keepDirect(addrs []netip.Addr) {
 		m.hosts[a] = &hostEntry{direct: true}
 	}
 	m.read()
+}
+
+// askDirect asks for the link addresses of the real servers of dr that are not
+// known, until they are.
+func (m *mirror) askDirect() {
 	t := m.ways.Load()
-	for _, a := range addrs {
+	for a, h := range m.hosts {
+		if !h.direct {
+			continue
+		}
 		if hop, ok := t.hosts.Lookup(a); ok {
-			m.resolve(neighbourKey{hop.IfIndex, a})
+			if _, known := hop.Neighbour.Link(); !known {
+				m.resolve(neighbourKey{hop.IfIndex, a})
+			}
 		}
 	}
 }
@@ -178,6 +187,7 @@ func (m *mirror) age() {
 		m.ways.Store(&next)
 		m.dropUnused()
 	}
+	m.askDirect()
 }
 
 // dropUnused forgets the neighbours that no hop leads to any more.

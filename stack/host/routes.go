@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -72,9 +73,11 @@ type hostEntry struct {
 
 var _ stack.Routes = (*mirror)(nil)
 
-func newMirror(o Options, h *netlink.Handle, raw map[int]*nl.SocketHandle) *mirror {
-	return &mirror{
-		opt: o, log: o.Log, nl: h, raw: raw,
+// newMirror opens the mirror's own sockets, so that its listings wait for
+// nobody else's.
+func newMirror(o Options) (*mirror, error) {
+	m := &mirror{
+		opt: o, log: o.Log,
 		asks:       make(chan neighbourKey, askQueue),
 		wants:      make(chan netip.Addr, askQueue),
 		direct:     make(chan []netip.Addr),
@@ -82,9 +85,21 @@ func newMirror(o Options, h *netlink.Handle, raw map[int]*nl.SocketHandle) *mirr
 		ended:      make(chan struct{}),
 		neighbours: make(map[neighbourKey]*neighbourEntry),
 		hosts:      make(map[netip.Addr]*hostEntry),
-		changed:    func() {},
-		lost:       func() {},
 	}
+	var err error
+	if m.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	if m.raw, err = strictSocket(); err != nil {
+		m.nl.Close()
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	return m, nil
+}
+
+func (m *mirror) close() {
+	m.nl.Close()
+	m.raw[unix.NETLINK_ROUTE].Close()
 }
 
 // Lookup implements stack.Routes.
@@ -137,7 +152,7 @@ func (m *mirror) sync(ctx context.Context) {
 	}
 }
 
-// run follows the host until events is closed.
+// run follows the host until ctx ends.
 func (m *mirror) run(ctx context.Context, events <-chan event) {
 	defer close(m.ended)
 	m.read()
@@ -150,10 +165,7 @@ func (m *mirror) run(ctx context.Context, events <-chan event) {
 		select {
 		case <-ctx.Done():
 			return
-		case e, ok := <-events:
-			if !ok {
-				return
-			}
+		case e := <-events:
 			if e.neighbour != nil {
 				m.update(e.neighbour)
 				continue
@@ -206,6 +218,7 @@ func (m *mirror) read() {
 	m.ways.Store(b.build(m.hostList()))
 	m.dropUnused()
 	m.readNeighbours()
+	m.askDirect()
 }
 
 func (m *mirror) hostList() []netip.Addr {

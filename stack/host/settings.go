@@ -163,9 +163,14 @@ func (h *Host) applySettingsLocked(d Desired) error {
 	slices.Sort(others)
 	list, err := neededSettings(h.opt.Device, others, &d, h.sysctl)
 	errs := []error{err}
+	for _, n := range list {
+		errs = append(errs, h.rememberLocked(n, others))
+	}
+	// Should we be killed on the way, the next start knows what was.
+	errs = append(errs, h.applyFilterLocked(d))
 	var unguarded error
 	for _, n := range list {
-		err := h.setLocked(n, others)
+		err := h.set(n)
 		switch {
 		case n.guard:
 			unguarded = errors.Join(unguarded, err)
@@ -179,11 +184,10 @@ func (h *Host) applySettingsLocked(d Desired) error {
 	return errors.Join(errs...)
 }
 
-// setLocked changes one setting and remembers how it was.
-func (h *Host) setLocked(n need, others []string) error {
-	old, err := h.sysctl.read(n.setting)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", n.setting, err)
+// rememberLocked remembers how the setting is that will change.
+func (h *Host) rememberLocked(n need, others []string) error {
+	if n.iface == h.opt.Device {
+		return nil // our device takes its settings with it
 	}
 	if n.setting == conf(packet.IPv6, "all", "forwarding") {
 		// It sets every device's own forwarding too, and so will its undoing.
@@ -194,6 +198,16 @@ func (h *Host) setLocked(n need, others []string) error {
 			}
 		}
 	}
+	old, err := h.sysctl.read(n.setting)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", n.setting, err)
+	}
+	h.changed.add(changedSetting{n.setting, old, n.value})
+	return nil
+}
+
+// set changes one setting.
+func (h *Host) set(n need) error {
 	if err := h.sysctl.write(n.setting, n.value); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			return nil // the device went away meanwhile
@@ -204,18 +218,22 @@ func (h *Host) setLocked(n need, others []string) error {
 		}
 		return &MissingSetting{Name: name.String(), Value: n.value, Why: n.why, Err: err}
 	}
-	if n.iface != h.opt.Device { // our device takes its settings with it
-		h.changed.add(changedSetting{n.setting, old, n.value})
-	}
-	h.log.Info("changed a setting of the host", "setting", n.String(), "old", old, "new", n.value, "why", n.why)
+	h.log.Info("changed a setting of the host", "setting", n.String(), "value", n.value, "why", n.why)
 	return nil
 }
 
-// restoreSettingsLocked puts back what setLocked changed, the last first.
-// What somebody else has changed since is theirs and stays.
+// restoreSettingsLocked puts back what was changed.
 func (h *Host) restoreSettingsLocked() error {
+	err := h.restore(h.changed)
+	h.changed = nil
+	return err
+}
+
+// restore puts settings back, the last first. What somebody else has changed
+// since is theirs and stays.
+func (h *Host) restore(changed savedSettings) error {
 	var errs []error
-	for _, c := range slices.Backward(h.changed) {
+	for _, c := range slices.Backward(changed) {
 		now, err := h.sysctl.read(c.setting)
 		if err != nil || now == c.old || now != c.ours && c.old != c.ours {
 			continue
@@ -224,6 +242,13 @@ func (h *Host) restoreSettingsLocked() error {
 			errs = append(errs, fmt.Errorf("restore a setting: %w: sysctl -w %s=%d", err, c.setting, c.old))
 		}
 	}
-	h.changed = nil
 	return errors.Join(errs...)
+}
+
+// applyFilterLocked brings the nftables table up to date.
+func (h *Host) applyFilterLocked(d Desired) error {
+	if h.nft == nil {
+		return nil
+	}
+	return h.nft.set(filter{vips: d.VIPs, lips: d.LIPs, replies: d.Replies, undo: slices.Clone(h.changed)})
 }

@@ -58,7 +58,7 @@ func steering(o Options, d *Desired, link int, marks bool) ([]rule, []route) {
 			rule{family: family, pref: o.Preference + prefEnd},
 			rule{family: family, pref: o.Preference + prefSkip, iif: o.Device, jump: o.Preference + prefEnd},
 			rule{family: family, pref: o.Preference + prefVIP, table: o.Table})
-		replies := replyRules(o, d, family)
+		replies := replyRules(o, d, family, !marks)
 		if len(replies) == 0 {
 			continue
 		}
@@ -72,9 +72,10 @@ func steering(o Options, d *Desired, link int, marks bool) ([]rule, []route) {
 }
 
 // replyRules picks the replies of balanced ports, so that other connections of
-// a real server are not touched, and all ICMP of the real servers, because an
-// error has no port; what belongs to no flow comes back to the kernel.
-func replyRules(o Options, d *Desired, family uint8) []rule {
+// a real server are not touched. Without marks it picks all ICMP of the real
+// servers too, because an error has no port; what belongs to no flow comes
+// back to the kernel.
+func replyRules(o Options, d *Desired, family uint8, icmpToo bool) []rule {
 	icmp := uint8(packet.ICMPv4)
 	if family == packet.IPv6 {
 		icmp = packet.ICMPv6
@@ -86,7 +87,7 @@ func replyRules(o Options, d *Desired, family uint8) []rule {
 			continue
 		}
 		to := rule{family: family, pref: o.Preference + prefReply, src: r.Addr, table: o.Table + 1}
-		if r.Addr != last {
+		if icmpToo && r.Addr != last {
 			last, to.proto = r.Addr, icmp
 			rules = append(rules, to)
 		}
