@@ -40,19 +40,23 @@ var contenders = []contender{
 
 var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr", "nat", "tun", "fullnat"}
 
-// contenderByName finds a contender; MODE/kernel and MODE/link are a uvs mode
-// whose egress is forced.
+// variants are what may follow the name of a uvs mode.
+var variants = map[string]string{
+	"kernel": "egress kernel",
+	"link":   "egress link",
+	"before": "before", // the program that -before names
+}
+
+// contenderByName finds a contender, also one like nat/kernel.
 func contenderByName(name string) (contender, error) {
-	base, egress, forced := strings.Cut(name, "/")
+	base, variant, varied := strings.Cut(name, "/")
 	for _, c := range contenders {
-		if c.name != base {
-			continue
-		}
-		if !forced {
+		switch title, ok := variants[variant]; {
+		case c.name != base:
+		case !varied:
 			return c, nil
-		}
-		if c.uvs && (egress == "kernel" || egress == "link") {
-			c.name, c.title = name, c.title+", egress "+egress
+		case c.uvs && ok:
+			c.name, c.title = name, c.title+", "+title
 			return c, nil
 		}
 	}

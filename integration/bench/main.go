@@ -41,7 +41,8 @@ type Options struct {
 	Patience   time.Duration // how long one measurement may wait, and be repeated, for a calm machine
 	Quick      bool          // fewer, shorter rounds: a smoke test, not a result
 	Micro      bool          // run the Go benchmarks too
-	UVS        string        // binary to measure; "" builds ./cmd/uvs
+	UVS        string        // program to measure; "" builds ./cmd/uvs
+	Before     string        // program of the contenders MODE/before
 	Out        string        // directory of the results
 	Publish    bool          // write docs/performance.* too
 }
@@ -98,14 +99,15 @@ func run(ctx context.Context, args []string) error {
 
 func parseFlags(args []string) (o Options, render string, err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	names := fs.String("contenders", strings.Join(defaultContenders, ","), "contenders to measure; the uvs modes also as MODE/kernel and MODE/link, which force the egress")
+	names := fs.String("contenders", strings.Join(defaultContenders, ","), "contenders to measure; the uvs modes also as MODE/kernel and MODE/link, which force the egress, and MODE/before")
 	wanted := fs.String("tests", strings.Join(defaultTests, ","), "measurements to make; further: "+strings.Join(furtherTests(), ","))
 	fs.IntVar(&o.Rounds, "rounds", 5, "rounds; the figures are medians over them")
 	fs.DurationVar(&o.Length, "time", 4*time.Second, "length of one measurement")
 	fs.DurationVar(&o.Patience, "patience", 0, "how long each measurement may wait, and be repeated, for a calm machine")
 	fs.BoolVar(&o.Quick, "quick", false, "3 rounds of 1s: shows that everything works, proves no figure")
 	fs.BoolVar(&o.Micro, "micro", true, "run the Go benchmarks of packet, lb and modes too")
-	fs.StringVar(&o.UVS, "uvs", "", "uvs binary to measure (default: build ./cmd/uvs)")
+	fs.StringVar(&o.UVS, "uvs", "", "uvs to measure (default: build ./cmd/uvs)")
+	fs.StringVar(&o.Before, "before", "", "another uvs, which contenders like nat/before measure beside the first")
 	fs.StringVar(&o.Out, "out", "bench-out", "directory for bench.json, bench.svg and the logs")
 	fs.BoolVar(&o.Publish, "publish", false, "write docs/performance.{json,svg} and the tables of docs/performance.md too")
 	fs.StringVar(&render, "render", "", "measure nothing: publish this JSON file")

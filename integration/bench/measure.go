@@ -21,8 +21,11 @@ func measure(ctx context.Context, o Options) (*Report, error) {
 			return nil, err
 		}
 	}
-	uvs, err := o.binary(ctx)
+	programs, err := o.binaries(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return nil, err
 	}
 	logs := filepath.Join(o.Out, "lanes")
@@ -40,7 +43,7 @@ func measure(ctx context.Context, o Options) (*Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		l, err := newLane(ctx, c, uvs, logs)
+		l, err := newLane(ctx, c, programs.of(c), logs)
 		if err != nil {
 			return nil, err
 		}
@@ -60,19 +63,6 @@ func measure(ctx context.Context, o Options) (*Report, error) {
 		}
 	}
 	return rep, nil
-}
-
-// binary is the uvs to measure, or "" if no contender needs it.
-func (o Options) binary(ctx context.Context) (string, error) {
-	if o.UVS != "" {
-		return filepath.Abs(o.UVS)
-	}
-	for _, name := range o.Contenders {
-		if c, err := contenderByName(name); err == nil && c.uvs {
-			return buildUVS(ctx, o.Out)
-		}
-	}
-	return "", nil
 }
 
 // turn runs one test for every contender. A measurement that fails becomes a

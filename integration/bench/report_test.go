@@ -119,7 +119,7 @@ func TestEveryTestAndContenderOfTheDefaultsExists(t *testing.T) {
 			t.Errorf("no test %q", name)
 		}
 	}
-	for _, name := range append([]string{"nat/link", "fullnat/kernel"}, defaultContenders...) {
+	for _, name := range append([]string{"nat/link", "fullnat/kernel", "dr/before"}, defaultContenders...) {
 		if _, err := contenderByName(name); err != nil {
 			t.Error(err)
 		}

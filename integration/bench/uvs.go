@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -26,9 +25,10 @@ services:
 // setupUVS starts the director in the mode that the contender is named after.
 // Its witness is the TUN device: what the kernel handed to uvs.
 func setupUVS(_ context.Context, l *lane) error {
-	mode, egress, forced := strings.Cut(l.name, "/")
-	if !forced {
-		egress = "auto"
+	mode, variant, _ := strings.Cut(l.name, "/")
+	egress := "auto"
+	if variant == "kernel" || variant == "link" {
+		egress = variant
 	}
 	path, err := l.config("uvs.yaml", uvsConf, egress, l.dir, mode)
 	if err != nil {
@@ -48,15 +48,48 @@ func setupUVS(_ context.Context, l *lane) error {
 	return err
 }
 
-// buildUVS builds the program as a release is built.
-func buildUVS(ctx context.Context, dir string) (path string, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+// binaries are the programs to measure.
+type binaries struct{ uvs, before string }
+
+// of is the program of a contender, "" for one that is not uvs.
+func (b binaries) of(c contender) string {
+	switch {
+	case !c.uvs:
+		return ""
+	case strings.HasSuffix(c.name, "/before"):
+		return b.before
 	}
-	path = filepath.Join(dir, "uvs")
-	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/uvs").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build uvs: %w: %s", err, out)
+	return b.uvs
+}
+
+// binaries finds the programs that the contenders need, and builds uvs as a
+// release is built unless o names it.
+func (o Options) binaries(ctx context.Context) (b binaries, err error) {
+	b = binaries{uvs: o.UVS, before: o.Before}
+	for _, path := range []*string{&b.uvs, &b.before} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return b, err
+		}
 	}
-	return path, nil
+	for _, name := range o.Contenders {
+		c, err := contenderByName(name)
+		if err != nil {
+			return b, err
+		}
+		if !c.uvs || b.of(c) != "" {
+			continue
+		}
+		if strings.HasSuffix(name, "/before") {
+			return b, fmt.Errorf("%s needs -before", name)
+		}
+		b.uvs = filepath.Join(o.Out, "uvs")
+		out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.uvs, "./cmd/uvs").CombinedOutput()
+		if err != nil {
+			return b, fmt.Errorf("build uvs: %w: %s", err, out)
+		}
+	}
+	return b, nil
 }
