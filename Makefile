@@ -1,19 +1,50 @@
 # uvs: build, show, test, measure. Every target works on a fresh clone.
 export CGO_ENABLED = 0
 
-.PHONY: build check
+.PHONY: build demo check tools test fuzz bench image
+
 build:
 	go build -trimpath -ldflags="-s -w" -o uvs ./cmd/uvs
 
-# check is what every commit passes: no root, no network.
+# demo shows every mode at work in a lab of network namespaces, as root. It
+# needs no program but uvs itself. DEMO holds flags such as --hold or --json.
+demo: build
+	./uvs demo $(DEMO)
+
+# check is what every commit passes: no network, and what needs root is skipped
+# without it.
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 	go vet ./...
 	go tool staticcheck -checks all,-ST1000 ./...
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race $$(go list ./... | grep -v /integration$$)
+
+# tools installs the Debian packages that the tests use and that are missing.
+tools:
+	@.ci/tools
+
+# test is everything: check, then the whole program in labs of network
+# namespaces against programs that we did not write, as root. What cannot run
+# here is skipped and says why; with CI=true that is a failure.
+test: tools check
+	go test -v -timeout 40m ./integration
+
+# fuzz runs every fuzz test for FUZZTIME.
+FUZZTIME ?= 1m
+fuzz:
+	@for pkg in $$(go list ./...); do \
+		for test in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$test"; \
+			go test -run '^$$' -fuzz "^$$test$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
 
 # bench measures uvs beside its peers, as root, on a quiet machine; BENCH holds
 # flags such as -quick or -publish. See docs/performance.md.
-.PHONY: bench
 bench:
 	go run ./integration/bench $(BENCH)
+
+# image builds the container image. See docs/container.md.
+ENGINE ?= docker
+image:
+	$(ENGINE) build -t uvs .

@@ -1,0 +1,185 @@
+package metrics
+
+import (
+	"io"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/stack"
+)
+
+func endpoint(s string) packet.Endpoint { return packet.EndpointFrom(netip.MustParseAddrPort(s)) }
+
+// busy is a director that has counted everything. Its numbers differ, so that
+// two that were mixed up show.
+func busy() Source {
+	traffic := func(n uint64) lb.Traffic {
+		return lb.Traffic{RequestPackets: n, RequestBytes: n + 1, ReplyPackets: n + 2, ReplyBytes: n + 3}
+	}
+	balancer := lb.Stats{
+		Services: []lb.ServiceStats{{
+			Name:  "web",
+			Modes: map[string]lb.Traffic{"nat": traffic(10), "dr": traffic(20)},
+			RealServers: []lb.RealServerStats{
+				{Endpoint: endpoint("192.0.2.1:80"), Mode: "dr", Weight: 3, ActiveFlows: 1, InactiveFlows: 2, Traffic: traffic(20)},
+				{Endpoint: endpoint("[2001:db8::1]:80"), Mode: "nat", Weight: 4, Traffic: traffic(6)},
+				{Endpoint: endpoint("192.0.2.1:80"), Mode: "nat", Removed: true, ActiveFlows: 5, InactiveFlows: 6, Traffic: traffic(4)},
+				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
+			},
+		}},
+		Flows:   lb.FlowStats{Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35},
+		Lookups: lb.Lookups{Hit: 41, MissSYN: 42, MissNonSYN: 43},
+	}
+	balancer.Reasons[packet.NotSYN] = 44
+	queue := stack.QueueStats{
+		Batches: 51, Waits: 52, Packets: 1000, Bytes: 53, Sent: 600, Passed: 200, Returned: 100,
+		ByLink: 54, ByKernel: 55, Waited: 56,
+	}
+	queue.Dropped[packet.Truncated] = 60
+	queue.Dropped[packet.TableFull] = 40
+	queue.Lost[packet.NoNeighbour] = 57
+	return Source{
+		Version: "v1.2.3", Device: "uvs0", Offloads: "checksum tso uso",
+		Balancer: func() lb.Stats { return balancer },
+		Road:     func() stack.Stats { return stack.Stats{Queues: []stack.QueueStats{queue, {Packets: 7, Sent: 7}}} },
+		Reload:   func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
+	}
+}
+
+// scrape is what Prometheus gets, the lines of our own metrics only.
+func scrape(t *testing.T, s Source) []string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	Handler(s).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 200 {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	var lines []string
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "uvs_") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+func TestScrape(t *testing.T) {
+	lines := scrape(t, busy())
+	for _, want := range []string{
+		`uvs_config_last_reload_successful 0`,
+		`uvs_config_last_reload_timestamp_seconds 1.7e+09`,
+		`uvs_config_reloads_total{result="failure"} 72`,
+		`uvs_config_reloads_total{result="success"} 71`,
+		`uvs_tun_info{device="uvs0",offloads="checksum tso uso"} 1`,
+		`uvs_packets_total{direction="in",mode="nat",service="web"} 10`,
+		`uvs_packets_total{direction="out",mode="dr",service="web"} 22`,
+		`uvs_bytes_total{direction="in",mode="nat",service="web"} 11`,
+		`uvs_bytes_total{direction="out",mode="dr",service="web"} 23`,
+		// 192.0.2.1:80 has changed its mode and is one real server all the same.
+		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="up"} 1`,
+		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="removed"} 0`,
+		`uvs_real_server_state{real_server="192.0.2.2",service="web",state="removed"} 1`,
+		`uvs_real_server_weight{real_server="[2001:db8::1]:80",service="web"} 4`,
+		`uvs_real_server_flows{activity="active",real_server="192.0.2.1:80",service="web"} 6`,
+		`uvs_real_server_flows{activity="inactive",real_server="192.0.2.1:80",service="web"} 8`,
+		`uvs_real_server_packets_total{direction="in",real_server="192.0.2.1:80",service="web"} 24`,
+		`uvs_real_server_packets_total{direction="out",real_server="192.0.2.1:80",service="web"} 28`,
+		`uvs_real_server_bytes_total{direction="in",real_server="192.0.2.1:80",service="web"} 26`,
+		`uvs_real_server_bytes_total{direction="out",real_server="192.0.2.1:80",service="web"} 30`,
+		`uvs_flows 31`,
+		`uvs_flows_limit 32`,
+		`uvs_flows_created_total 33`,
+		`uvs_flows_expired_total{reason="timeout"} 34`,
+		`uvs_flows_expired_total{reason="evicted"} 35`,
+		`uvs_flow_lookups_total{result="hit"} 41`,
+		`uvs_flow_lookups_total{result="miss_syn"} 42`,
+		`uvs_flow_lookups_total{result="miss_nonsyn"} 43`,
+		`uvs_packet_notes_total{reason="not_syn"} 44`,
+		`uvs_tun_queue_batches_total{queue="0"} 51`,
+		`uvs_tun_queue_waits_total{queue="0"} 52`,
+		`uvs_tun_queue_reads_total{queue="0"} 1000`,
+		`uvs_tun_queue_reads_total{queue="1"} 7`,
+		`uvs_tun_queue_read_bytes_total{queue="0"} 53`,
+		`uvs_verdicts_total{verdict="send"} 607`,
+		`uvs_verdicts_total{verdict="pass"} 200`,
+		`uvs_verdicts_total{verdict="return"} 100`,
+		`uvs_verdicts_total{verdict="drop"} 100`,
+		`uvs_drops_total{reason="truncated"} 60`,
+		`uvs_drops_total{reason="table_full"} 40`,
+		`uvs_drops_total{reason="bad_vnet"} 0`,
+		`uvs_egress_packets_total{way="link"} 54`,
+		`uvs_egress_packets_total{way="kernel"} 55`,
+		`uvs_egress_lost_total{reason="no_neighbour"} 57`,
+		`uvs_egress_deferred_total 56`,
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("no line %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("the scrape:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+func TestNamesFollowPrometheusConventions(t *testing.T) {
+	families, err := registry(busy()).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "uvs_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+func TestEveryMetricIsDocumented(t *testing.T) {
+	f, err := os.Open("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	page, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(uvs_[a-z_]+)`").FindAllStringSubmatch(string(page), -1) {
+		documented = append(documented, m[1])
+	}
+	slices.Sort(documented)
+
+	var scraped []string
+	for _, line := range scrape(t, busy()) {
+		name, _, _ := strings.Cut(strings.FieldsFunc(line, func(r rune) bool { return r == '{' || r == ' ' })[0], "{")
+		scraped = append(scraped, name)
+	}
+	slices.Sort(scraped)
+	if diff := cmp.Diff(slices.Compact(scraped), documented); diff != "" {
+		t.Errorf("docs/metrics.md and the scrape differ (-scraped +documented):\n%s", diff)
+	}
+}
+
+func TestADirectorWithoutServicesCanBeScraped(t *testing.T) {
+	s := busy()
+	s.Balancer = func() lb.Stats { return lb.Stats{} }
+	s.Road = func() stack.Stats { return stack.Stats{} }
+	if lines := scrape(t, s); len(lines) == 0 {
+		t.Error("nothing was scraped")
+	}
+}
