@@ -69,6 +69,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`
 	})
 	root.AddCommand(
 		newCheck(),
+		newDemo(),
 		newRealserver(),
 		newRun(),
 		newStatus(),

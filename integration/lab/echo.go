@@ -28,6 +28,7 @@ type Echo struct {
 //
 //	GET  /            an Echo
 //	POST /            an Echo with length and checksum of the body
+//	POST /discard     an Echo with only the length of the body, for speed
 //	GET  /bytes/N     N bytes
 func ServeHTTP(ctx context.Context, ln net.Listener, name string) error {
 	mux := http.NewServeMux()
@@ -39,6 +40,13 @@ func ServeHTTP(ctx context.Context, ln net.Listener, name string) error {
 		}
 		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
 		io.CopyN(w, pattern{}, n)
+	})
+	mux.HandleFunc("POST /discard", func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		if err != nil {
+			return // the client has gone
+		}
+		json.NewEncoder(w).Encode(Echo{Server: name, Client: r.RemoteAddr, Host: r.Host, Bytes: n})
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		sum := sha256.New()
