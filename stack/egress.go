@@ -132,12 +132,11 @@ func (e *egress) toKernel(p *packet.Packet) {
 
 // giveBack returns p to the kernel as it came.
 func (e *egress) giveBack(p *packet.Packet) {
-	if e.write(p) {
-		e.tally.returned++
-	}
+	e.tally.returned++
+	e.write(p)
 }
 
-// write writes p to the TUN device.
+// write writes p to the TUN device and says whether the kernel took it.
 func (e *egress) write(p *packet.Packet) bool {
 	buf, start, end := p.Buffer()
 	p.PutVNet(buf[start-packet.VNetLen:start], 0)

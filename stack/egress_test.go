@@ -94,7 +94,7 @@ func TestEgressWays(t *testing.T) {
 			_, got := through(t, rewrite(tt.rw), Options{Egress: tt.mode, Routes: routes}, 0, tt.in)
 			tt.want.Batches, tt.want.Packets, tt.want.Bytes, tt.want.Sent = 1, 1, uint64(len(tt.in)-packet.VNetLen), 1
 			if tt.why != packet.OK {
-				tt.want.Dropped[tt.why] = 1
+				tt.want.Lost[tt.why] = 1
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" || routes.asked != tt.asked {
 				t.Errorf("asked %d times, want %d; stats (-want +got):\n%s", routes.asked, tt.asked, diff)
@@ -154,12 +154,12 @@ func TestNeighbourQueueIsBounded(t *testing.T) {
 				}
 			}
 			want := QueueStats{Waited: uint64(tt.waiting)}
-			want.Dropped[packet.QueueFull] = uint64(tt.n - tt.waiting)
+			want.Lost[packet.QueueFull] = uint64(tt.n - tt.waiting)
 			if diff := cmp.Diff(want, count.stats()); diff != "" || asked != 1 {
 				t.Errorf("asked %d times, want once; stats (-want +got):\n%s", asked, diff)
 			}
 			n.Fail()
-			want.Dropped[packet.NoNeighbour] = uint64(tt.waiting)
+			want.Lost[packet.NoNeighbour] = uint64(tt.waiting)
 			if diff := cmp.Diff(want, count.stats()); diff != "" {
 				t.Errorf("after Fail (-want +got):\n%s", diff)
 			}
@@ -181,7 +181,7 @@ func TestNeighbourThatNobodyResolvesIsAskedAgain(t *testing.T) {
 			t.Errorf("at %v: asks %v, want %v", step.at, asks, step.asks)
 		}
 	}
-	if got := count.dropped[packet.NoNeighbour].Load(); got != 1 {
+	if got := count.lost[packet.NoNeighbour].Load(); got != 1 {
 		t.Errorf("%d frames dropped, want the one that waited too long", got)
 	}
 }
@@ -250,7 +250,7 @@ func TestFramesReachTheLink(t *testing.T) {
 	n.Fail()
 	n.wait(waitingFrame{frame: frame("too late", 0), ifindex: dev.Attrs().Index, socket: socket, count: count})
 	n.Set(mac)
-	if got := count.dropped[packet.SendFailed].Load(); got != 1 {
+	if got := count.lost[packet.SendFailed].Load(); got != 1 {
 		t.Errorf("%d frames failed after the socket was closed, want 1", got)
 	}
 }
