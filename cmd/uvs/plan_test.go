@@ -1,0 +1,178 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/stack/host"
+)
+
+func parse(t *testing.T, raw string) *config.Config {
+	t.Helper()
+	cfg, err := config.Parse([]byte(raw), "yaml", config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+var compareAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+
+func TestPlanSaysWhatTheHostMustHandOver(t *testing.T) {
+	a, pre := netip.MustParseAddr, netip.MustParsePrefix
+	const lan = "lan: {interfaces: [eth1]}\n"
+	tests := []struct {
+		name    string
+		raw     string
+		want    host.Desired
+		servers []netip.Addr
+	}{
+		{name: "dr: VIPs, and real servers by their link address",
+			raw: lan + `services: [{name: a, mode: dr, listen: ["203.0.113.10:80/tcp", "203.0.113.10:81/tcp"], real_servers: [{address: 192.0.2.1}]}]`,
+			want: host.Desired{
+				VIPs:   []netip.Addr{a("203.0.113.10")},
+				OnLink: []netip.Addr{a("192.0.2.1")},
+			},
+			servers: []netip.Addr{a("192.0.2.1")}},
+		{name: "nat: the replies of each port and protocol, in the real server's family",
+			raw: lan + `services: [{name: a, mode: nat, listen: ["203.0.113.10:80/tcp", "203.0.113.10:53/udp", "[2001:db8:a::10]:80/tcp"],
+			  real_servers: [{address: 192.0.2.1}, {address: "192.0.2.2:8080"}, {address: "2001:db8::1"}]}]`,
+			want: host.Desired{
+				VIPs: []netip.Addr{a("203.0.113.10"), a("2001:db8:a::10")},
+				Replies: []host.Reply{
+					{Addr: a("192.0.2.1"), Proto: packet.TCP, Port: 80}, {Addr: a("192.0.2.1"), Proto: packet.UDP, Port: 53},
+					{Addr: a("192.0.2.2"), Proto: packet.TCP, Port: 8080}, {Addr: a("192.0.2.2"), Proto: packet.UDP, Port: 8080},
+					{Addr: a("2001:db8::1"), Proto: packet.TCP, Port: 80},
+				},
+			},
+			servers: []netip.Addr{a("192.0.2.1"), a("192.0.2.2"), a("2001:db8::1")}},
+		{name: "nat: a short range port by port, a long one and every port as a whole",
+			raw: lan + `services: [{name: a, mode: nat, listen: ["203.0.113.10:80-82/tcp", "203.0.113.10:1000-1032/udp", "203.0.113.10:0/sctp"], real_servers: [{address: 192.0.2.1}]}]`,
+			want: host.Desired{
+				VIPs: []netip.Addr{a("203.0.113.10")},
+				Replies: []host.Reply{
+					{Addr: a("192.0.2.1"), Proto: packet.TCP, Port: 80}, {Addr: a("192.0.2.1"), Proto: packet.TCP, Port: 81}, {Addr: a("192.0.2.1"), Proto: packet.TCP, Port: 82},
+					{Addr: a("192.0.2.1"), Proto: packet.UDP}, {Addr: a("192.0.2.1"), Proto: packet.SCTP},
+				},
+			},
+			servers: []netip.Addr{a("192.0.2.1")}},
+		{name: "fullnat and tun: LIPs, and no replies",
+			raw: lan + `addresses: {fullnat_pool: [198.51.100.0/29]}
+services: [{name: a, mode: fullnat, listen: ["203.0.113.10:80/tcp"], real_servers: [{address: 192.0.2.1}, {address: 192.0.2.2, mode: tun}]},
+  {name: b, mode: fullnat, listen: ["203.0.113.10:81/tcp"], real_servers: [{address: 192.0.2.1}]}]`,
+			want: host.Desired{
+				VIPs: []netip.Addr{a("203.0.113.10")},
+				LIPs: []netip.Prefix{pre("198.51.100.0/29")},
+			},
+			servers: []netip.Addr{a("192.0.2.1"), a("192.0.2.2")}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p, err := newPlan(parse(t, tt.raw), anyTunnelSource)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.want.LAN = host.LAN{Announce: true, Interfaces: []string{"eth1"}}
+			if diff := cmp.Diff(tt.want, p.host, compareAddrs); diff != "" {
+				t.Errorf("host (-want +got):\n%s", diff)
+			}
+			if !slices.Equal(p.servers, tt.servers) {
+				t.Errorf("real servers %v, want %v", p.servers, tt.servers)
+			}
+		})
+	}
+}
+
+func TestPlanAsksForTheSourceThatIsNotSet(t *testing.T) {
+	const services = `services: [{name: a, mode: tun, listen: ["203.0.113.10:80/tcp"], real_servers: [{address: 192.0.2.1}, {address: "2001:db8::1"}]}]`
+	asked := func(raw string) (asked []netip.Addr, err error) {
+		_, err = newPlan(parse(t, raw), func(rip netip.Addr) (netip.Addr, error) {
+			asked = append(asked, rip)
+			return netip.Addr{}, errors.New("no route")
+		})
+		return asked, err
+	}
+	got, err := asked(`addresses: {tunnel_source: [192.0.2.99]}` + "\n" + services)
+	if want := netip.MustParseAddr("2001:db8::1"); len(got) != 1 || got[0] != want {
+		t.Errorf("asked for %v, want only %v", got, want)
+	}
+	if err == nil || !strings.Contains(err.Error(), `services[0] "a": real_servers[1]: no route`) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestCheckedConfigurationsCanBeBuilt: what package config accepts, the
+// packages that it is built of accept too.
+func TestCheckedConfigurationsCanBeBuilt(t *testing.T) {
+	for _, mode := range []string{"dr", "nat", "tun", "fullnat"} {
+		for _, listen := range []string{"203.0.113.10:80/tcp", "203.0.113.10:80-90/udp", "203.0.113.10:0/tcp", "[2001:db8:a::10]:80/tcp", "203.0.113.10:80/sctp"} {
+			for _, server := range []string{"192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]:8080"} {
+				for _, tunnel := range []string{"ipip", "gue", "gre, checksum: true"} {
+					raw := `addresses: {fullnat_pool: [198.51.100.0/29, "2001:db8:f::/124"]}
+services: [{name: a, mode: ` + mode + `, listen: ["` + listen + `"], real_servers: [{address: "` + server + `"}]`
+					if mode == "tun" {
+						raw += ", tunnel: {type: " + tunnel + "}"
+					}
+					raw += "}]"
+					cfg, err := config.Parse([]byte(raw), "yaml", config.Options{})
+					if err != nil {
+						continue
+					}
+					if _, err := newPlan(cfg, anyTunnelSource); err != nil {
+						t.Errorf("accepted, but cannot be built: %v\n%s", err, raw)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestUnchangeableKeys(t *testing.T) {
+	old := parse(t, "node: a")
+	for raw, want := range map[string]string{
+		"node: a":                               "",
+		"node: a\ntimeouts: {tcp: 5s}":          "",
+		"node: b":                               "node: ",
+		"node: a\ndevice: {queues: 3}":          "device: ",
+		"node: a\nlimits: {flows: 1}":           "limits: ",
+		"node: a\nadmin: {listen: \"\"}":        "admin: ",
+		"node: a\nadmin: {socket: /run/b.sock}": "admin: ",
+	} {
+		err := unchangeable(old, parse(t, raw))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("%q: error %v, want %q", raw, err, want)
+		}
+	}
+}
+
+func TestSplitTellsWarningsFromErrors(t *testing.T) {
+	missing := &host.MissingSetting{Name: "net.a", Value: 1, Err: errors.New("read-only")}
+	broken := errors.New("broken")
+	tests := []struct {
+		name     string
+		err      error
+		warnings int
+		rest     error
+	}{
+		{"nothing", nil, 0, nil},
+		{"a setting", missing, 1, nil},
+		{"settings within settings", errors.Join(missing, errors.Join(missing, nil)), 2, nil},
+		{"an error beside a setting", errors.Join(missing, broken), 1, broken},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			warnings, rest := split(tt.err)
+			if len(warnings) != tt.warnings || !errors.Is(rest, tt.rest) || (rest == nil) != (tt.rest == nil) {
+				t.Errorf("got %q, %v", warnings, rest)
+			}
+		})
+	}
+}
