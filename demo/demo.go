@@ -10,6 +10,7 @@ package demo
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,51 +44,58 @@ const caseTime = 15 * time.Second
 // an error of its own where the lab could not be set up or ctx ended it before
 // its end. All that it made is gone when it returns.
 func Run(ctx context.Context, o Options) error {
-	p := &printer{w: o.Out, color: o.Color}
+	p := &printer{out: o.Out, color: o.Color}
 	if o.JSON {
-		p.w = io.Discard
+		p.out = io.Discard
 	}
-	began := time.Now()
-	report := Report{Cases: []Result{}}
 	p.topology()
-	lab, err := start(ctx, o.Program)
-	if err == nil {
-		defer lab.close()
-		report.OK = true
-		for _, c := range cases {
-			if ctx.Err() != nil {
-				break
-			}
-			r := lab.try(ctx, c)
-			report.OK = report.OK && r.OK
-			report.Cases = append(report.Cases, r)
-			p.result(&r)
-		}
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("ended before it was done: %w", context.Cause(ctx))
-	}
-	report.Seconds = time.Since(began).Seconds()
-	if err != nil {
-		report.Error = err.Error()
-	}
-	if o.JSON {
-		if err := writeJSON(o.Out, &report); err != nil {
-			return err
-		}
-	}
-	if err != nil {
+	if err := p.flush(); err != nil {
 		return err
 	}
-	p.verdict(&report, lab.said())
+	began := time.Now()
+	n, err := start(ctx, o.Program)
+	if err != nil {
+		return errors.Join(err, report(o, &Report{Error: err.Error(), Cases: []Result{}}))
+	}
+	defer n.close()
+	r := Report{OK: true, Cases: []Result{}}
+	for _, c := range cases {
+		result := n.try(ctx, c)
+		if ctx.Err() != nil {
+			return fmt.Errorf("ended before it was done: %w", context.Cause(ctx))
+		}
+		r.OK = r.OK && result.OK
+		r.Cases = append(r.Cases, result)
+		p.result(&result)
+		if err := p.flush(); err != nil {
+			return err // nobody reads us any more
+		}
+	}
+	r.Seconds = time.Since(began).Seconds()
+	p.verdict(&r, n.said())
 	if o.Hold {
-		p.hold(lab, &report)
+		p.hold(n, &r)
+	}
+	if err := errors.Join(p.flush(), report(o, &r)); err != nil {
+		return err
+	}
+	if o.Hold {
 		<-ctx.Done()
 	}
-	if !report.OK {
+	if !r.OK {
 		return ErrFailed
 	}
 	return nil
+}
+
+// report prints r as JSON, if that is wanted.
+func report(o Options, r *Report) error {
+	if !o.JSON {
+		return nil
+	}
+	e := json.NewEncoder(o.Out)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
 }
 
 // try runs one case.

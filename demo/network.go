@@ -50,36 +50,39 @@ type network struct {
 	servers     sync.WaitGroup
 }
 
-// start builds the network. close ends it, also after an error of start.
-func start(ctx context.Context, program string) (n *network, err error) {
+// start builds the network and runs everything in it. close ends it.
+func start(ctx context.Context, program string) (*network, error) {
 	l, err := lab.New("uvs-demo")
 	if err != nil {
 		return nil, err
 	}
-	n = &network{lab: l, program: program}
-	defer func() {
-		if err != nil {
-			n.close()
-		}
-	}()
-	if n.dir, err = os.MkdirTemp("", "uvs-demo-"); err != nil {
+	n := &network{lab: l, program: program, stopServers: func() {}}
+	if err := n.start(ctx); err != nil {
+		n.close()
 		return nil, err
+	}
+	return n, nil
+}
+
+func (n *network) start(ctx context.Context) (err error) {
+	if n.dir, err = os.MkdirTemp("", "uvs-demo-"); err != nil {
+		return err
 	}
 	n.draw()
-	if err := l.Err(); err != nil {
-		return nil, err
+	if err := n.lab.Err(); err != nil {
+		return err
 	}
 	if n.macs, err = macs(n.hosts()...); err != nil {
-		return nil, err
+		return err
 	}
 	var serving context.Context
 	serving, n.stopServers = context.WithCancel(ctx)
 	for i := range n.rs {
 		if err := n.realServer(ctx, serving, i); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return n, n.direct(ctx)
+	return n.direct(ctx)
 }
 
 // draw makes the hosts and the links between them.
@@ -221,9 +224,7 @@ func (n *network) said() string { return n.uvs.Output() }
 
 // close ends everything.
 func (n *network) close() {
-	if n.stopServers != nil {
-		n.stopServers()
-	}
+	n.stopServers()
 	n.lab.Close()
 	n.servers.Wait()
 	if n.dir != "" {

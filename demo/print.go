@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -19,9 +18,19 @@ const (
 
 // A printer shows the demo to a person.
 type printer struct {
-	w     io.Writer
+	out   io.Writer
 	color bool
+	text  strings.Builder // not yet written
 }
+
+// flush writes what has been shown since the last time.
+func (p *printer) flush() error {
+	_, err := io.WriteString(p.out, p.text.String())
+	p.text.Reset()
+	return err
+}
+
+func (p *printer) printf(format string, a ...any) { fmt.Fprintf(&p.text, format, a...) }
 
 // paint gives text a colour, where there are any.
 func (p *printer) paint(colour, text string) string {
@@ -32,7 +41,7 @@ func (p *printer) paint(colour, text string) string {
 }
 
 func (p *printer) topology() {
-	fmt.Fprintf(p.w, "%s\n%s\n", p.paint(bold, "uvs demo: every mode, in network namespaces of its own"), p.paint(dim, topology))
+	p.printf("%s\n%s\n", p.paint(bold, "uvs demo: every mode, in network namespaces of its own"), p.paint(dim, topology))
 }
 
 var familyNames = map[string]string{ipv4: "IPv4", ipv6: "IPv6"}
@@ -57,7 +66,7 @@ func (p *printer) result(r *Result) {
 		mark = p.paint(red, "✗ FAIL")
 	}
 	head := fmt.Sprintf("━━ %s ", r.title())
-	fmt.Fprintf(p.w, "%s%s %s\n", p.paint(bold, head), strings.Repeat("━", width-utf8.RuneCountInString(head)-len("✓ pass")+1), mark)
+	p.printf("%s%s %s\n", p.paint(bold, head), strings.Repeat("━", width-utf8.RuneCountInString(head)-len("✓ pass")+1), mark)
 	host, direct := "", r.owned()
 	for i, s := range r.Seen {
 		label := ""
@@ -74,17 +83,17 @@ func (p *printer) result(r *Result) {
 		host = s.Host
 	}
 	if r.HTTP.Requests > 0 {
-		fmt.Fprintf(p.w, "   %s http %s   udp %s\n", p.paint(dim, "spread  "), r.HTTP, r.UDP)
+		p.printf("   %s http %s   udp %s\n", p.paint(dim, "spread  "), r.HTTP, r.UDP)
 	}
 	if r.Download > 0 {
-		fmt.Fprintf(p.w, "   %s up %.1f Gbit/s, down %.1f Gbit/s\n", p.paint(dim, "speed   "), r.Upload, r.Download)
+		p.printf("   %s up %.1f Gbit/s, down %.1f Gbit/s\n", p.paint(dim, "speed   "), r.Upload, r.Download)
 	}
 	for _, e := range r.Errors {
 		for line := range strings.Lines(e) {
-			fmt.Fprintf(p.w, "   %s %s\n", p.paint(red, "✗"), strings.TrimRight(line, "\n"))
+			p.printf("   %s %s\n", p.paint(red, "✗"), strings.TrimRight(line, "\n"))
 		}
 	}
-	fmt.Fprintln(p.w)
+	p.printf("\n")
 }
 
 // sight shows a packet at a place. The host's name is left out where the line
@@ -113,7 +122,7 @@ func (p *printer) sight(label, before string, s Sight, direct bool) {
 	case s.Sent && strings.HasPrefix(s.Host, "rs") && direct:
 		text += p.paint(dim, "   past the director")
 	}
-	fmt.Fprintf(p.w, "%s%s\n", p.paint(dim, where), text)
+	p.printf("%s%s\n", p.paint(dim, where), text)
 }
 
 // String is the spread in words.
@@ -139,18 +148,18 @@ func (p *printer) verdict(r *Report, said string) {
 		}
 	}
 	if r.OK {
-		fmt.Fprintf(p.w, "%s %d of %d cases in %.0f s\n", p.paint(green, "pass:"), len(r.Cases), len(r.Cases), r.Seconds)
+		p.printf("%s %d of %d cases in %.0f s\n", p.paint(green, "pass:"), len(r.Cases), len(r.Cases), r.Seconds)
 		return
 	}
-	fmt.Fprintf(p.w, "%s\n%s\n", p.paint(dim, "The director said:"), strings.TrimSpace(said))
-	fmt.Fprintf(p.w, "%s %d of %d cases: %s\n", p.paint(red, "fail:"), len(failed), len(r.Cases), strings.Join(failed, ", "))
+	p.printf("%s\n%s\n", p.paint(dim, "The director said:"), strings.TrimSpace(said))
+	p.printf("%s %d of %d cases: %s\n", p.paint(red, "fail:"), len(failed), len(r.Cases), strings.Join(failed, ", "))
 }
 
 // hold tells how to look around.
 func (p *printer) hold(n *network, r *Report) {
 	in := func(host string) string { return "ip netns exec " + host }
 	first := r.Cases[0].vip()
-	fmt.Fprintf(p.w, `
+	p.printf(`
 It all stays up until Ctrl-C. Look around from another terminal:
 
   %[1]s curl http://%[2]v/          who answers, by %[3]s
@@ -159,15 +168,8 @@ It all stays up until Ctrl-C. Look around from another terminal:
   %[4]s tcpdump -ni lan                       what leaves for the real servers
   %[7]s %[5]s realserver show
 `, in(n.client.Namespace), first, r.Cases[0].title(), in(n.director.Namespace), n.program, n.socket(), in(n.rs[0].Namespace))
-	fmt.Fprintf(p.w, "\n  the VIPs, HTTP on port %d and a UDP echo on port %d:\n", httpPort, udpPort)
+	p.printf("\n  the VIPs, HTTP on port %d and a UDP echo on port %d:\n", httpPort, udpPort)
 	for i := range r.Cases {
-		fmt.Fprintf(p.w, "    %-40v %s\n", r.Cases[i].vip(), r.Cases[i].title())
+		p.printf("    %-40v %s\n", r.Cases[i].vip(), r.Cases[i].title())
 	}
-}
-
-// writeJSON is the report for programs.
-func writeJSON(w io.Writer, r *Report) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
 }

@@ -27,6 +27,7 @@ Exit codes: 0 every mode works, 1 one does not.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
+			signal.Ignore(syscall.SIGPIPE) // whoever reads us has gone: the write tells, and we end in order
 			program, err := os.Executable()
 			if err != nil {
 				return fmt.Errorf("find this program: %w", err)
