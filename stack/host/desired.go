@@ -77,6 +77,16 @@ func (d *Desired) has(family uint8) bool {
 		slices.ContainsFunc(d.Replies, func(r Reply) bool { return of(r.Addr) })
 }
 
+func (d *Desired) repliesOf(family uint8) []Reply {
+	var rs []Reply
+	for _, r := range d.Replies {
+		if familyOf(r.Addr) == family {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
 func familyOf(a netip.Addr) uint8 {
 	if a.Is4() {
 		return packet.IPv4

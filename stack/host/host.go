@@ -27,6 +27,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/stack"
 )
 
@@ -72,22 +73,24 @@ func (o Options) withDefaults() Options {
 // A Host is what uvs changed on the host. Its methods may be called from any
 // goroutine of a process that lives in one network namespace.
 type Host struct {
-	opt    Options
-	log    *slog.Logger
-	nl     *netlink.Handle
-	strict map[int]*nl.SocketHandle // a socket on which the kernel filters listings as asked
-	link   int                      // index of the device
-	sysctl kernelSettings
-	nft    *netfilter // nil where the host has no nftables
-	mirror *mirror
+	opt       Options
+	log       *slog.Logger
+	nl        *netlink.Handle
+	strict    map[int]*nl.SocketHandle // a socket on which the kernel filters listings as asked
+	link      int                      // index of the device
+	sysctl    kernelSettings
+	nft       *netfilter // nil where the host has no nftables
+	mirror    *mirror
+	announcer *announcer
 
 	onChange atomic.Pointer[func()]
 	stop     func() // ends what Open started and waits for it
 
 	mu      sync.Mutex
-	closed  bool          // guarded by mu
-	desired Desired       // guarded by mu; the last that Apply accepted
-	changed savedSettings // guarded by mu; what Close restores
+	closed  bool                // guarded by mu
+	desired Desired             // guarded by mu; the last that Apply accepted
+	changed savedSettings       // guarded by mu; what Close restores
+	told    map[proxy]stack.MAC // guarded by mu; what was announced on which link, with which address of it
 }
 
 // Open finds the device, removes what a crash of an earlier run has left, and
@@ -146,6 +149,12 @@ func (h *Host) start() error {
 		h.mirror.close()
 		return err
 	}
+	send, closeSender, err := frameSender()
+	if err != nil {
+		h.mirror.close()
+		s.Close()
+		return fmt.Errorf("packet socket: %w", err)
+	}
 	sockets := []*nl.NetlinkSocket{s}
 	ctx, cancel := context.WithCancel(context.Background())
 	events := make(chan event, askQueue)
@@ -161,6 +170,8 @@ func (h *Host) start() error {
 		}
 	}
 	wg.Go(func() { h.mirror.run(ctx, events) })
+	h.announcer = newAnnouncer(h.log)
+	wg.Go(func() { h.announcer.run(ctx, send) })
 	h.stop = func() {
 		cancel()
 		for _, s := range sockets {
@@ -168,6 +179,7 @@ func (h *Host) start() error {
 		}
 		wg.Wait()
 		h.mirror.close()
+		closeSender()
 	}
 	h.mirror.sync(ctx)
 	return nil
@@ -197,6 +209,9 @@ func (h *Host) repair() {
 	if h.closed {
 		return
 	}
+	if _, err := h.nl.LinkByIndex(h.link); isNoLink(err) {
+		return // ours has gone, and with it all reason
+	}
 	if err := h.applyLocked(); err != nil {
 		h.log.Error("cannot repair what changed on the host", "error", err)
 	}
@@ -222,10 +237,19 @@ func (h *Host) Apply(ctx context.Context, d Desired) error {
 }
 
 func (h *Host) applyLocked() error {
-	return errors.Join(
-		h.applySteering(h.desired),
-		h.applySettingsLocked(h.desired),
-	)
+	errs := []error{h.applySteering(h.desired)}
+	lans, err := h.lans()
+	errs = append(errs, err)
+	proxies, err := h.desired.proxies(lans)
+	errs = append(errs, err)
+	announcing := map[uint8][]string{
+		packet.IPv4: lanNames(proxies, lans, packet.IPv4),
+		packet.IPv6: lanNames(proxies, lans, packet.IPv6),
+	}
+	return errors.Join(append(errs,
+		h.applySettingsLocked(h.desired, announcing),
+		h.applyLANLocked(proxies, lans),
+	)...)
 }
 
 // Close undoes everything. It returns what could not be undone, with the
@@ -239,6 +263,7 @@ func (h *Host) Close() error {
 	defer h.mu.Unlock()
 	h.desired = Desired{}
 	err := errors.Join(
+		h.applyLANLocked(nil, nil),
 		h.applySteering(Desired{}),
 		h.restoreSettingsLocked(),
 	)

@@ -21,9 +21,10 @@ func lockThread() { runtime.LockOSThread() }
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 var everyKind = Desired{
-	VIPs:    []netip.Addr{addr("203.0.113.10"), addr("2001:db8:a::10")},
+	VIPs:    []netip.Addr{addr("203.0.113.10"), addr("2001:db8:a::10"), addr("10.9.0.100"), addr("2001:db8:9::100")},
 	LIPs:    []netip.Prefix{netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("2001:db8:f::/124")},
 	Replies: []Reply{{addr("10.9.0.2"), packet.UDP, 5000}, {addr("2001:db8:9::2"), packet.UDP, 5000}},
+	LAN:     LAN{Announce: true},
 }
 
 func TestPacketsOfVIPsAndPoolsAndRepliesComeIntoTheDevice(t *testing.T) {
@@ -124,11 +125,75 @@ func TestAReadOnlyProcSysIsGotAroundByNetlink(t *testing.T) {
 	if !errors.As(err, &missing) {
 		t.Fatalf("IPv6 forwarding cannot be set by netlink, but Apply returned %v", err)
 	}
-	if missing.Name != "net.ipv6.conf.all.forwarding" || strings.Count(err.Error(), "--sysctl net.ipv6") != 1 {
+	if missing.Name != "net.ipv6.conf.all.forwarding" || strings.Count(err.Error(), "--sysctl ") != 2 ||
+		!strings.Contains(err.Error(), "--sysctl net.ipv6.conf.all.proxy_ndp=1") {
 		t.Errorf("Apply returned %v", err)
 	}
 	must(t, h.Close())
 	if diff := cmp.Diff(before, d.state()); diff != "" {
 		t.Errorf("after Close (-before +after):\n%s", diff)
+	}
+}
+
+func TestManyRepliesAreMarkedInsteadOfRules(t *testing.T) {
+	d := inNamespace(t)
+	if d == nil {
+		return
+	}
+	var want Desired
+	for port := range uint16(maxReplyRules + 1) {
+		want.Replies = append(want.Replies, Reply{addr("10.9.0.2"), packet.UDP, 5000 + port}, Reply{addr("2001:db8:9::2"), packet.UDP, 5000 + port})
+	}
+	h := d.open(Options{})
+	must(t, h.Apply(t.Context(), want))
+	if rules := d.run("ip rule"); strings.Contains(rules, "sport") {
+		t.Errorf("there are rules for replies:\n%s", rules)
+	}
+	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	d.send("10.9.0.2:4999", "192.0.2.99:4444", 10) // not ours: it would come first
+	for _, p := range []struct{ src, dst string }{
+		{"10.9.0.2:5064", "192.0.2.99:5555"}, {"[2001:db8:9::2]:5064", "[2001:db8:c::1]:5555"},
+	} {
+		d.send(p.src, p.dst, 10)
+		got := d.receive(netip.MustParseAddrPort(p.dst).Addr())
+		if l4 := got[len(got)-18:]; l4[2] != 5555>>8 || l4[3] != 5555&0xff {
+			t.Errorf("from %s came % x", p.src, got)
+		}
+	}
+	must(t, h.Close())
+}
+
+func TestThousandsOfVIPsAreQuick(t *testing.T) {
+	d := inNamespace(t)
+	if d == nil {
+		return
+	}
+	var want Desired
+	for i := range 5000 {
+		want.VIPs = append(want.VIPs, netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}),
+			netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 14: byte(i >> 8), 15: byte(i)}))
+	}
+	for i := range 1000 {
+		want.Replies = append(want.Replies, Reply{netip.AddrFrom4([4]byte{10, 20, byte(i >> 8), byte(i)}), packet.TCP, 80})
+	}
+	h := d.open(Options{})
+	start := time.Now()
+	must(t, h.Apply(t.Context(), want))
+	first := time.Since(start)
+	want.VIPs = want.VIPs[1:]
+	start = time.Now()
+	must(t, h.Apply(t.Context(), want))
+	second := time.Since(start)
+	if n := strings.Count(d.run("ip route show table 9740"), "\n") + strings.Count(d.run("ip -6 route show table 9740"), "\n"); n != 9999 {
+		t.Errorf("%d routes, want 9999", n)
+	}
+	if n := strings.Count(d.run("nft list set inet uvs_uvs0 vip6"), "2001:db8"); n != 5000 {
+		t.Errorf("%d addresses in the set of nftables, want 5000", n)
+	}
+	start = time.Now()
+	must(t, h.Close())
+	t.Logf("10000 VIPs and 1000 replies: %v, one less: %v, closed: %v", first, second, time.Since(start))
+	if first > 10*time.Second {
+		t.Errorf("took %v", first)
 	}
 }

@@ -51,8 +51,8 @@ type ruleBuilder struct {
 //
 //	ip daddr @vip4 notrack
 //	ip daddr @pool4 notrack
-//	ip saddr . meta l4proto . th sport @reply4 notrack
-//	ip saddr . meta l4proto @any4 notrack
+//	ip saddr . meta l4proto . th sport @reply4 notrack (and mark, where they are too many for rules)
+//	ip saddr . meta l4proto @any4 notrack (likewise)
 //	ip saddr @server4 FRAGMENT mark
 //	meta l4proto icmp TYPE IS ERROR, embedded daddr . l4proto . dport @reply4 (or daddr . l4proto @any4) mark notrack
 func (b *ruleBuilder) family(in, out *nftables.Chain, l layout, f filter) error {
@@ -97,15 +97,19 @@ func (b *ruleBuilder) replies(in *nftables.Chain, l layout, replies []Reply) {
 
 	second, third := regSecond(l.addrLen), regSecond(l.addrLen)+1
 	proto := &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: second}
+	var markReply []expr.Any
+	if tooManyRules(replies) {
+		markReply = b.setMark()
+	}
 	embedded := []expr.Any{transport(regFirst, l.embDst, l.addrLen), transport(second, l.embProto, 1)}
 	if len(ports) > 0 {
 		set := b.set("reply", l, withPort, false, ports)
-		b.rule(in, family(l), address(l, l.src), []expr.Any{proto, transport(third, 0, 2)}, lookup(set), notrack())
+		b.rule(in, family(l), address(l, l.src), []expr.Any{proto, transport(third, 0, 2)}, lookup(set), markReply, notrack())
 		b.rule(in, family(l), icmpError(l), embedded, []expr.Any{transport(third, l.embPort, 2)}, lookup(set), b.setMark(), notrack())
 	}
 	if len(every) > 0 {
 		set := b.set("any", l, withProto, false, every)
-		b.rule(in, family(l), address(l, l.src), []expr.Any{proto}, lookup(set), notrack())
+		b.rule(in, family(l), address(l, l.src), []expr.Any{proto}, lookup(set), markReply, notrack())
 		b.rule(in, family(l), icmpError(l), embedded, lookup(set), b.setMark(), notrack())
 	}
 	b.rule(in, family(l), address(l, l.src), lookup(server), fragment(l), b.setMark())

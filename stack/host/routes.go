@@ -204,7 +204,7 @@ func (m *mirror) run(ctx context.Context, events <-chan event) {
 func (m *mirror) read() {
 	b := wayBuilder{neighbour: m.neighbourOf}
 	var err error
-	if b.devices, err = m.devices(); err == nil {
+	if b.devices, err = ethernetDevices(m.nl); err == nil {
 		b.policy, err = m.foreignPolicy()
 	}
 	if err == nil {
@@ -244,24 +244,6 @@ func (m *mirror) tell(b *wayBuilder) {
 	default:
 		m.log.Info("packets can leave by the link egress again")
 	}
-}
-
-// devices lists the Ethernet devices that are up.
-func (m *mirror) devices() (map[int]*device, error) {
-	links, err := dump(m.nl.LinkList)
-	if err != nil {
-		return nil, err
-	}
-	devices := make(map[int]*device, len(links))
-	for _, l := range links {
-		a := l.Attrs()
-		const need, forbidden = unix.IFF_UP, unix.IFF_LOOPBACK | unix.IFF_NOARP | unix.IFF_POINTOPOINT
-		if a.EncapType != "ether" || len(a.HardwareAddr) != 6 || a.RawFlags&(need|forbidden) != need {
-			continue
-		}
-		devices[a.Index] = &device{index: a.Index, name: a.Name, mac: stack.MAC(a.HardwareAddr), mtu: a.MTU}
-	}
-	return devices, nil
 }
 
 // foreignPolicy says whether there are policy rules that neither the kernel

@@ -44,17 +44,21 @@ type settingsReader interface {
 }
 
 // neededSettings is what must change for d on a host with these devices, in
-// the order in which it is to be changed. What is right already is left out.
+// the order in which it is to be changed; announcing are those, by family, on
+// which addresses are announced. What is right already is left out.
 //
 // Redirects need no setting: what enters by one device and leaves by the same
 // passes the TUN device in between, so the kernel sees no reason to send any.
-func neededSettings(device string, others []string, d *Desired, now settingsReader) ([]need, error) {
+func neededSettings(device string, others []string, d *Desired, announcing map[uint8][]string, now settingsReader) ([]need, error) {
 	n := needs{now: now}
 	if d.has(packet.IPv4) {
 		n.ipv4(device, others)
 	}
 	if d.has(packet.IPv6) {
 		n.ipv6(device, others)
+	}
+	for _, family := range [...]uint8{packet.IPv4, packet.IPv6} {
+		n.lan(family, announcing[family])
 	}
 	return n.list, errors.Join(n.errs...)
 }
@@ -149,7 +153,7 @@ func (s *savedSettings) add(c changedSetting) {
 	*s = append(*s, c)
 }
 
-func (h *Host) applySettingsLocked(d Desired) error {
+func (h *Host) applySettingsLocked(d Desired, announcing map[uint8][]string) error {
 	names, err := h.linkNames()
 	if err != nil {
 		return err
@@ -161,7 +165,7 @@ func (h *Host) applySettingsLocked(d Desired) error {
 		}
 	}
 	slices.Sort(others)
-	list, err := neededSettings(h.opt.Device, others, &d, h.sysctl)
+	list, err := neededSettings(h.opt.Device, others, &d, announcing, h.sysctl)
 	errs := []error{err}
 	for _, n := range list {
 		errs = append(errs, h.rememberLocked(n, others))
@@ -213,8 +217,11 @@ func (h *Host) set(n need) error {
 			return nil // the device went away meanwhile
 		}
 		name := n.setting
-		if name.iface == h.opt.Device {
+		switch {
+		case name.iface == h.opt.Device:
 			name.iface = "default" // what a device that comes later starts with
+		case name.name == "proxy_ndp":
+			name.iface = "all" // does too, and is there before the device
 		}
 		return &MissingSetting{Name: name.String(), Value: n.value, Why: n.why, Err: err}
 	}

@@ -39,10 +39,11 @@ func TestNeededSettings(t *testing.T) {
 	v4 := Desired{VIPs: []netip.Addr{addr("203.0.113.10")}}
 	v6 := Desired{VIPs: []netip.Addr{addr("2001:db8::10")}}
 	tests := []struct {
-		name string
-		d    Desired
-		now  fakeSettings
-		want []string
+		name       string
+		d          Desired
+		now        fakeSettings
+		announcing map[uint8][]string
+		want       []string
 	}{
 		{name: "nothing desired changes nothing", now: fresh},
 		{name: "IPv4 on a fresh host", d: v4, now: fresh, want: []string{
@@ -64,10 +65,14 @@ func TestNeededSettings(t *testing.T) {
 		{name: "IPv6 that is off by default is turned on for the device", d: v6,
 			now:  with(fakeSettings{"net.ipv6.conf.all.forwarding": 1, "net.ipv6.conf.uvs0.disable_ipv6": 1}),
 			want: []string{"net.ipv6.conf.uvs0.disable_ipv6=0"}},
+		{name: "announcing needs quick answers, and IPv6 leave to give them", d: v6, announcing: map[uint8][]string{4: {"eth0"}, 6: {"eth0"}},
+			now: with(fakeSettings{"net.ipv6.conf.all.forwarding": 1, "net.ipv6.conf.eth0.proxy_ndp": 0,
+				"net.ipv4.neigh.eth0.proxy_delay": 80, "net.ipv6.neigh.eth0.proxy_delay": 80}),
+			want: []string{"net.ipv4.neigh.eth0.proxy_delay=0", "net.ipv6.conf.eth0.proxy_ndp=1", "net.ipv6.neigh.eth0.proxy_delay=0"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			list, err := neededSettings("uvs0", []string{"eth0"}, &tt.d, tt.now)
+			list, err := neededSettings("uvs0", []string{"eth0"}, &tt.d, tt.announcing, tt.now)
 			must(t, err)
 			var got []string
 			for _, n := range list {

@@ -58,12 +58,14 @@ func steering(o Options, d *Desired, link int, marks bool) ([]rule, []route) {
 			rule{family: family, pref: o.Preference + prefEnd},
 			rule{family: family, pref: o.Preference + prefSkip, iif: o.Device, jump: o.Preference + prefEnd},
 			rule{family: family, pref: o.Preference + prefVIP, table: o.Table})
-		replies := replyRules(o, d, family, !marks)
+		replies := d.repliesOf(family)
 		if len(replies) == 0 {
 			continue
 		}
 		routes = append(routes, route{everything(family), o.Table + 1, link})
-		rules = append(rules, replies...)
+		if !marks || !tooManyRules(replies) {
+			rules = append(rules, replyRules(o, replies, family, !marks)...)
+		}
 		if marks {
 			rules = append(rules, rule{family: family, pref: o.Preference + prefMark, mark: o.Mark, mask: o.MarkMask, table: o.Table + 1})
 		}
@@ -71,21 +73,26 @@ func steering(o Options, d *Desired, link int, marks bool) ([]rule, []route) {
 	return rules, routes
 }
 
+// maxReplyRules is up to how many replies of a family each have a policy rule.
+// The kernel compares every packet that it routes with each rule, some
+// nanoseconds a time; beyond, nftables finds them in a set and marks them. Up
+// to it rules are better: a flush of nftables does not take them away.
+const maxReplyRules = 64
+
+func tooManyRules(replies []Reply) bool { return len(replies) > maxReplyRules }
+
 // replyRules picks the replies of balanced ports, so that other connections of
-// a real server are not touched. Without marks it picks all ICMP of the real
-// servers too, because an error has no port; what belongs to no flow comes
-// back to the kernel.
-func replyRules(o Options, d *Desired, family uint8, icmpToo bool) []rule {
+// a real server are not touched. Without marks (icmpToo) it picks all ICMP of
+// the real servers too, because an error has no port; what belongs to no flow
+// comes back to the kernel.
+func replyRules(o Options, replies []Reply, family uint8, icmpToo bool) []rule {
 	icmp := uint8(packet.ICMPv4)
 	if family == packet.IPv6 {
 		icmp = packet.ICMPv6
 	}
 	var rules []rule
 	var last netip.Addr
-	for _, r := range d.Replies { // sorted by address
-		if familyOf(r.Addr) != family {
-			continue
-		}
+	for _, r := range replies { // sorted by address
 		to := rule{family: family, pref: o.Preference + prefReply, src: r.Addr, table: o.Table + 1}
 		if icmpToo && r.Addr != last {
 			last, to.proto = r.Addr, icmp

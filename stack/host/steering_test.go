@@ -44,6 +44,18 @@ func TestSteering(t *testing.T) {
 				"-6 pref 9743 fwmark 0x97400000/0xfff00000 lookup 9741"},
 			routes: []string{"203.0.113.10/32 9740", "::/0 9741"}},
 	}
+	var many Desired
+	for port := range uint16(maxReplyRules + 1) {
+		many.Replies = append(many.Replies, Reply{addr("10.0.0.3"), packet.TCP, 80 + port})
+	}
+	plain, _ := steering(Options{}.withDefaults(), &many, 7, false)
+	if len(plain) != 3+1+maxReplyRules+1 {
+		t.Errorf("without marks many replies have %d rules", len(plain))
+	}
+	marked, _ := steering(Options{}.withDefaults(), &many, 7, true)
+	if len(marked) != 3+1 {
+		t.Errorf("with marks many replies have %d rules: %v", len(marked), marked)
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := tt.d.normalised()

@@ -36,6 +36,9 @@ func (k kernelSettings) write(s setting, value int) error {
 	if !errors.Is(err, unix.EROFS) && !errors.Is(err, os.ErrPermission) {
 		return err
 	}
+	if s.group == "neigh" && s.name == "proxy_delay" {
+		return k.writeProxyDelay(s, value)
+	}
 	index, ok := inetConf[s.name]
 	if s.family != packet.IPv4 || s.group != "conf" || s.iface == "all" || s.iface == "default" || !ok {
 		return err
