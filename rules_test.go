@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"metrics":           {"packet", "lb", "stack"},
 	"admin":             {},
 	"realserver":        {"packet", "stack"},
-	"demo":              {"integration/lab"},
+	"demo":              {"integration/lab", "realserver"},
 	"cmd/uvs":           {"any"},
 	"integration":       {"integration/lab"},
 	"integration/lab":   {},
@@ -56,11 +56,10 @@ var owners = map[string][]string{
 	"github.com/google/nftables":          {"stack/host"},
 	"github.com/vishvananda/netlink":      {"stack/host", "realserver", "integration/lab"},
 	"github.com/gaissmai/bart":            {"stack/host"},
-	"github.com/gopacket/gopacket":        {"integration/lab"},
+	"github.com/gopacket/gopacket":        {"integration/lab", "demo"},
 	"github.com/google/go-cmp":            {},
 	"go.uber.org/goleak":                  {},
 	"github.com/vishvananda/netns":        {"stack/host", "realserver", "integration/lab"},
-	"golang.org/x/sys":                    {"stack", "stack/host", "realserver", "lb", "integration/lab", "integration/bench"},
 }
 
 // A source is one Go file.

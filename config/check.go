@@ -27,6 +27,9 @@ const (
 	maxQueues = 64      // more threads than a director has cores only contend
 	maxWeight = 65535   // as ipvsadm
 
+	minTable = 256   // those below are the kernel's
+	maxTable = 32756 // its ten rules come before the kernel's rule for the table main, 32766
+
 	minTimeout = time.Second // the resolution of expiry
 	maxTimeout = 31 * 24 * time.Hour
 
@@ -67,6 +70,7 @@ func (fs *faults) checkDevice() {
 	}
 	oneOf(fs, "device.egress", d.Egress, EgressAuto, EgressKernel, EgressLink)
 	oneOf(fs, "device.offload", d.Offload, OffloadAuto, OffloadOff)
+	fs.between("device.table", d.Table, minTable, maxTable)
 	if fs.cfg.Node == "" || strings.ContainsFunc(fs.cfg.Node, isSpaceOrControl) {
 		fs.add("node", "%q is not a name: it must not be empty and not hold spaces", fs.cfg.Node)
 	}

@@ -39,6 +39,11 @@ type Device struct {
 	Queues  Queues  `mapstructure:"queues"`
 	Egress  Egress  `mapstructure:"egress"`
 	Offload Offload `mapstructure:"offload"`
+
+	// Table is the number of the first of two routing tables, and the
+	// preference of the first of ten policy rules, that are uvs's own. It is
+	// to be changed only where another program has those numbers.
+	Table int `mapstructure:"table"`
 }
 
 // Queues is how many queues the device has, each with a thread of its own.
@@ -112,7 +117,7 @@ func Default() Config {
 	}
 	return Config{
 		Node:     node,
-		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto},
+		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto, Table: 9740},
 		LAN:      LAN{Announce: AnnounceAuto},
 		Limits:   Limits{Flows: 4_000_000},
 		Timeouts: Timeouts{TCP: 900 * time.Second, TCPFIN: 120 * time.Second, UDP: 300 * time.Second},

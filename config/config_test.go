@@ -13,7 +13,7 @@ import (
 // full sets every key, in YAML; the other formats say the same below.
 const full = `
 node: lb1
-device: {name: lb0, queues: 4, egress: link, offload: off}
+device: {name: lb0, queues: 4, egress: link, offload: off, table: 1000}
 addresses:
   tunnel_source: [192.0.2.11, "2001:db8::11"]
   fullnat_pool: [198.51.100.0/29, "2001:db8:f::/124"]
@@ -38,7 +38,7 @@ services:
 
 const fullTOML = `
 node = "lb1"
-device = {name = "lb0", queues = 4, egress = "link", offload = "off"}
+device = {name = "lb0", queues = 4, egress = "link", offload = "off", table = 1000}
 lan = {announce = "off", interfaces = ["eth0", "eth1"]}
 limits = {flows = 1000}
 timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m"}
@@ -61,7 +61,7 @@ real_servers = [{address = "192.0.2.21", weight = 0}, {address = "2001:db8::22",
 
 const fullJSON = `{
 "node": "lb1",
-"device": {"name": "lb0", "queues": 4, "egress": "link", "offload": "off"},
+"device": {"name": "lb0", "queues": 4, "egress": "link", "offload": "off", "table": 1000},
 "addresses": {"tunnel_source": ["192.0.2.11", "2001:db8::11"], "fullnat_pool": ["198.51.100.0/29", "2001:db8:f::/124"]},
 "lan": {"announce": "off", "interfaces": ["eth0", "eth1"]},
 "limits": {"flows": 1000},
@@ -79,7 +79,7 @@ const fullJSON = `{
 
 var fullConfig = &Config{
 	Node:   "lb1",
-	Device: Device{Name: "lb0", Queues: 4, Egress: EgressLink, Offload: OffloadOff},
+	Device: Device{Name: "lb0", Queues: 4, Egress: EgressLink, Offload: OffloadOff, Table: 1000},
 	Addresses: Addresses{
 		TunnelSource: []netip.Addr{netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8::11")},
 		FullNATPool:  []netip.Prefix{netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("2001:db8:f::/124")},

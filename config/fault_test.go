@@ -80,11 +80,12 @@ func TestParseRefuses(t *testing.T) {
 
 		// Sections.
 		{name: "values out of range",
-			raw: "device: {queues: 65, egress: both, offload: on}\nlan: {announce: on}\nlimits: {flows: 0}\ntimeouts: {tcp: 1ms, udp: -5s}\n",
+			raw: "device: {queues: 65, egress: both, offload: on, table: 254}\nlan: {announce: on}\nlimits: {flows: 0}\ntimeouts: {tcp: 1ms, udp: -5s}\n",
 			want: []string{
 				"device.queues: 65 is out of range, 1 to 64",
 				`device.egress: "both" is none of auto, kernel, link`,
 				`device.offload: "on" is none of auto, off`,
+				"device.table: 254 is out of range, 256 to 32756",
 				`lan.announce: "on" is none of auto, off`,
 				"limits.flows: 0 is out of range, 1 to 268435456",
 				"timeouts.tcp: 1ms is out of range, 1s to 744h0m0s",

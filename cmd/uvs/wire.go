@@ -85,7 +85,9 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	}
 	d.onClose(d.tun.Close)
 
-	if d.host, err = host.Open(host.Options{Device: cfg.Device.Name, Log: log}); err != nil {
+	if d.host, err = host.Open(host.Options{
+		Device: cfg.Device.Name, Preference: cfg.Device.Table, Table: cfg.Device.Table, Log: log,
+	}); err != nil {
 		return nil, err
 	}
 	d.onClose(d.closeHost)

@@ -320,11 +320,11 @@ func (h *Host) checkForeign() error {
 		}
 		own := ruleFrom(&r)
 		if r.Protocol != h.opt.Protocol {
-			return fmt.Errorf("policy rule %q of another program stands among the preferences %d to %d that uvs wants: choose other ones for uvs, or ip %s rule del %s",
+			return fmt.Errorf("policy rule %q of another program stands among the preferences %d to %d that uvs wants: set device.table to another number, or ip %s rule del %s",
 				own, h.opt.Preference, h.opt.Preference+prefEnd, familyFlag(own.family), own)
 		}
 		if r.IifName != "" && r.IifName != h.opt.Device {
-			return fmt.Errorf("the rule preferences %d to %d are in use by another uvs with device %s: choose other preferences and tables for this one",
+			return fmt.Errorf("the rule preferences %d to %d are in use by another uvs with device %s: stop it, or run this one in a network namespace of its own",
 				h.opt.Preference, h.opt.Preference+prefEnd, r.IifName)
 		}
 	}
@@ -334,7 +334,7 @@ func (h *Host) checkForeign() error {
 	}
 	for _, r := range routes {
 		if r.protocol != h.opt.Protocol {
-			return fmt.Errorf("routing table %d, which uvs wants for itself, has a route to %v of another program: choose another table for uvs", r.table, r.dst)
+			return fmt.Errorf("routing table %d, which uvs wants for itself, has a route to %v of another program: set device.table to another number", r.table, r.dst)
 		}
 	}
 	return nil
