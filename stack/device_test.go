@@ -359,6 +359,28 @@ func TestDeviceNetstackAnswersPing(t *testing.T) {
 	}
 }
 
+func TestRoadEndsWhenTheDeviceIsRemoved(t *testing.T) {
+	s := newScene(t, 2, true)
+	r, err := New(s.tun, func(int) Handler { return verdict(packet.Drop) }, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	done := make(chan error)
+	go func() { done <- r.Run(within(t)) }()
+	waitStats(t, r, func(s QueueStats) bool { return s.Waits > 0 })
+	link, err := s.director.Netlink().LinkByName(s.tun.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.director.Netlink().LinkDel(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "TUN device uvs0: read a packet") {
+		t.Errorf("Run: %v, want an error that names the device", err)
+	}
+}
+
 func TestOpenTUNErrors(t *testing.T) {
 	s := newScene(t, 1, true)
 	tests := []struct {

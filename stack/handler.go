@@ -1,4 +1,3 @@
-// Package stack moves packets between the host and the balancer.
 package stack
 
 import (

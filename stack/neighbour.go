@@ -22,6 +22,8 @@ const (
 // A Neighbour is a host on the link of a device. The queues read its link
 // address without a lock; the owner of [Routes] sets it. Frames for an address
 // that is not known yet wait here, few and not for long.
+//
+// Lock order: mu before a linkSocket's.
 type Neighbour struct {
 	addr netip.Addr
 	link atomic.Uint64 // knownLink and the 48 bits of the address, one word so that they cannot disagree

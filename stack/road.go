@@ -1,8 +1,31 @@
+// Package stack moves packets between the host and the balancer. A [Road]
+// carries those of a [TUN] device through a [Handler], each queue by a
+// goroutine of its own:
+//
+//	  TUN queue                                                   (tun.go, filequeue.go)
+//	1    │  read until it is dry or the batch is full             (loop.go)
+//	2    ├─ parse; what cannot be a packet is dropped and counted (package packet)
+//	3    ├─ a later fragment gets the ports of its first          (fragments.go)
+//	4    ├─ Handler ── Drop
+//	     │     │  └─── Pass ──► netstack: ping, closed ports      (netstack.go, endpoint.go)
+//	     │     └────── Return ► written back as it came
+//	5    ├─ Send: an encapsulated super-packet is split           (egress.go)
+//	6    │     ├─ kernel ─► written to the TUN device, the host routes it
+//	7    │     └─ link ───► hop and neighbour by Routes           (routes.go, neighbour.go)
+//	8    └─ flush: the frames of the batch leave by one sendmmsg  (link.go)
+//
+// Queues share nothing that they write but the fragment table and the frames
+// that wait for a neighbour, both off the usual way. Buffers are made once;
+// a packet is rewritten, and gets its link header, where it was read.
+//
+// This package asks the host for nothing but the device itself: addresses,
+// routes and neighbours are for package stack/host, which implements [Routes].
 package stack
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -18,6 +41,7 @@ type Options struct {
 // A Road carries the packets of a TUN device through a [Handler], one
 // goroutine per queue.
 type Road struct {
+	name      string // of the TUN device
 	loops     []*loop
 	netstack  *netstack
 	fragments *fragments
@@ -32,7 +56,7 @@ func New(tun TUN, handler func(queue int) Handler, o Options) (*Road, error) {
 	if err := o.Egress.check(); err != nil {
 		return nil, err
 	}
-	r := &Road{start: time.Now(), fragments: newFragments()}
+	r := &Road{name: tun.Name(), start: time.Now(), fragments: newFragments()}
 	var err error
 	if r.netstack, err = newNetstack(tun.Queues()); err != nil {
 		return nil, err
@@ -62,7 +86,9 @@ func (r *Road) Run(ctx context.Context) error {
 	for i, l := range r.loops {
 		wg.Go(func() {
 			defer cancel()
-			ended[i] = l.run()
+			if err := l.run(); err != nil {
+				ended[i] = fmt.Errorf("queue %d of TUN device %s: %w", i, r.name, err)
+			}
 		})
 	}
 	<-ctx.Done()
