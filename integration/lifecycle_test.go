@@ -202,7 +202,9 @@ func TestReloadKeepsConnections(t *testing.T) {
 	answers := func(want bool) {
 		t.Helper()
 		if err := lab.Wait(within(t), "the reload", func() error {
-			conn, err := b.client.Dial(within(t), "tcp", netip.AddrPortFrom(added, 80).String())
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			conn, err := b.client.Dial(ctx, "tcp", netip.AddrPortFrom(added, 80).String())
 			if err == nil {
 				conn.Close()
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/lb"
 )
 
 // reloadOn reads the configuration anew at each signal until ctx ends.
@@ -36,13 +37,37 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.balance(p), d.steer(ctx, p)); err != nil {
+	if err = d.balance(p); err == nil {
+		p.keepReplies(d.plan, d.balancer.Stats())
+		err = d.steer(ctx, p)
+	}
+	if err != nil {
 		return errors.Join(err, d.balance(d.plan), d.steer(ctx, d.plan))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.cfg, d.plan, d.loaded = cfg, p, time.Now()
 	return nil
+}
+
+// keepReplies goes on steering the replies of nat's real servers that were
+// removed while they had flows, which end in their own time. What is kept
+// longer than the last flow is given back to the host unchanged, until the
+// next reload.
+func (p *plan) keepReplies(old *plan, stats lb.Stats) {
+	for _, s := range stats.Services {
+		for _, rs := range s.RealServers {
+			if !rs.Removed {
+				continue
+			}
+			rip := rs.Endpoint.Addr.Netip(rs.Endpoint.Family)
+			for _, r := range old.host.Replies {
+				if r.Addr == rip {
+					p.host.Replies = append(p.host.Replies, r)
+				}
+			}
+		}
+	}
 }
 
 // unchangeable is an error for each key that only a start can change.

@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/gopacket/gopacket"
@@ -103,42 +103,49 @@ func openPacketSocket(fd int, dev string) error {
 	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: every, Ifindex: int(ifr.Uint32())})
 }
 
-// read keeps frames until the socket is closed.
+// read keeps frames until Stop, and then those that have crossed but are
+// still in the socket's queue.
 func (c *Capture) read(filter func(*Frame) bool) {
 	defer close(c.done)
+	defer c.file.Close()
 	conn, err := c.file.SyscallConn()
 	if err != nil {
 		return
 	}
 	buf := make([]byte, vnetLen+maxFrame)
-	for {
-		var n int
-		var from unix.Sockaddr
-		var failed error
-		if err := conn.Read(func(fd uintptr) bool {
-			n, from, failed = unix.Recvfrom(int(fd), buf, 0)
-			return failed != syscall.EAGAIN && failed != syscall.EINTR
-		}); err != nil {
-			return // closed
+	take := func(fd uintptr) (more bool) {
+		n, from, err := unix.Recvfrom(int(fd), buf, 0)
+		if err != nil || n < vnetLen {
+			return err != unix.EAGAIN // ENETDOWN: the interface is going
 		}
-		if failed != nil || n < vnetLen { // ENETDOWN: the interface is going
-			continue
-		}
-		f := Frame{
-			Time:            time.Now(),
-			Data:            buf[vnetLen:n],
-			PartialChecksum: buf[0]&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM != 0,
-			GSOSize:         int(binary.NativeEndian.Uint16(buf[4:])),
-		}
-		if ll, ok := from.(*unix.SockaddrLinklayer); ok {
-			f.Out = ll.Pkttype == unix.PACKET_OUTGOING
-		}
-		if filter != nil && !filter(&f) {
-			continue
-		}
-		f.Data = append([]byte(nil), f.Data...)
-		c.keep(f)
+		c.add(buf[:n], from, filter)
+		return true
 	}
+	for err == nil {
+		err = conn.Read(func(fd uintptr) bool { return take(fd) })
+	}
+	conn.Control(func(fd uintptr) {
+		for take(fd) {
+		}
+	})
+}
+
+// add decodes a frame with its virtio-net header and keeps it if it is wanted.
+func (c *Capture) add(b []byte, from unix.Sockaddr, filter func(*Frame) bool) {
+	f := Frame{
+		Time:            time.Now(),
+		Data:            b[vnetLen:],
+		PartialChecksum: b[0]&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM != 0,
+		GSOSize:         int(binary.NativeEndian.Uint16(b[4:])),
+	}
+	if ll, ok := from.(*unix.SockaddrLinklayer); ok {
+		f.Out = ll.Pkttype == unix.PACKET_OUTGOING
+	}
+	if filter != nil && !filter(&f) {
+		return
+	}
+	f.Data = slices.Clone(f.Data)
+	c.keep(f)
 }
 
 func (c *Capture) keep(f Frame) {
@@ -175,9 +182,10 @@ func (c *Capture) Wait(ctx context.Context, what string, match func(*Frame) bool
 	return found, err
 }
 
-// Stop ends the capture and returns what it kept. It may be called more than once.
+// Stop ends the capture and returns what it kept: everything that crossed
+// before. It may be called more than once.
 func (c *Capture) Stop() []Frame {
-	c.file.Close()
+	c.file.SetReadDeadline(time.Now())
 	<-c.done
 	return c.Frames()
 }
