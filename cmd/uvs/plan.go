@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/lb"
@@ -32,6 +33,7 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 			LAN:  host.LAN{Announce: cfg.LAN.Announce == config.AnnounceAuto, Interfaces: cfg.LAN.Interfaces},
 		},
 	}
+	p.host.LAN.Silent = silent(cfg)
 	var errs []error
 	seen := map[netip.Addr]bool{}
 	for i := range cfg.Services {
@@ -70,6 +72,24 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 	}
 	p.host.VIPs = p.vips
 	return p, errors.Join(errs...)
+}
+
+// silent are the VIPs that no service wants announced.
+func silent(cfg *config.Config) []netip.Addr {
+	announced := map[netip.Addr]bool{}
+	for i := range cfg.Services {
+		for _, l := range cfg.Services[i].Listen {
+			announced[l.Addr] = announced[l.Addr] || cfg.Services[i].Announce
+		}
+	}
+	var vips []netip.Addr
+	for vip, wanted := range announced {
+		if !wanted {
+			vips = append(vips, vip)
+		}
+	}
+	slices.SortFunc(vips, netip.Addr.Compare)
+	return vips
 }
 
 var answers = map[config.OnNoServer]lb.OnNoServer{

@@ -34,6 +34,7 @@ func TestPlanSaysWhatTheHostMustHandOver(t *testing.T) {
 		raw     string
 		want    host.Desired
 		servers []netip.Addr
+		silent  []netip.Addr
 	}{
 		{name: "dr: VIPs, and real servers by their link address",
 			raw: lan + `services: [{name: a, mode: dr, listen: ["203.0.113.10:80/tcp", "203.0.113.10:81/tcp"], real_servers: [{address: 192.0.2.1}]}]`,
@@ -64,6 +65,11 @@ func TestPlanSaysWhatTheHostMustHandOver(t *testing.T) {
 				},
 			},
 			servers: []netip.Addr{a("192.0.2.1")}},
+		{name: "a VIP that no service announces is silent",
+			raw: lan + `services: [{name: a, mode: nat, listen: ["203.0.113.10:80/tcp", "203.0.113.11:80/tcp"], announce: false},
+			  {name: b, mode: nat, listen: ["203.0.113.11:81/tcp"]}]`,
+			want:   host.Desired{VIPs: []netip.Addr{a("203.0.113.10"), a("203.0.113.11")}},
+			silent: []netip.Addr{a("203.0.113.10")}},
 		{name: "fullnat and tun: LIPs, and no replies",
 			raw: lan + `addresses: {fullnat_pool: [198.51.100.0/29]}
 services: [{name: a, mode: fullnat, listen: ["203.0.113.10:80/tcp"], real_servers: [{address: 192.0.2.1}, {address: 192.0.2.2, mode: tun}]},
@@ -80,7 +86,7 @@ services: [{name: a, mode: fullnat, listen: ["203.0.113.10:80/tcp"], real_server
 			if err != nil {
 				t.Fatal(err)
 			}
-			tt.want.LAN = host.LAN{Announce: true, Interfaces: []string{"eth1"}}
+			tt.want.LAN = host.LAN{Announce: true, Interfaces: []string{"eth1"}, Silent: tt.silent}
 			if diff := cmp.Diff(tt.want, p.host, compareAddrs); diff != "" {
 				t.Errorf("host (-want +got):\n%s", diff)
 			}

@@ -57,10 +57,10 @@ func (l *lan) has(a netip.Addr) bool {
 	return slices.ContainsFunc(l.subnets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// announced are the VIPs and the single addresses of those pools that may be
-// announced.
+// announced are the VIPs, but for the silent ones, and the single addresses of
+// those pools that may be announced.
 func (d *Desired) announced(lans []lan) ([]netip.Addr, error) {
-	addrs := slices.Clone(d.VIPs)
+	addrs := slices.DeleteFunc(slices.Clone(d.VIPs), func(a netip.Addr) bool { return slices.Contains(d.LAN.Silent, a) })
 	var errs []error
 	for _, p := range d.LIPs {
 		if len(d.LAN.Interfaces) == 0 && !slices.ContainsFunc(lans, func(l lan) bool { return l.has(p.Addr()) || l.has(lastAddr(p)) }) {

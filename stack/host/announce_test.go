@@ -30,6 +30,8 @@ func TestProxies(t *testing.T) {
 		{name: "nothing is announced unasked", d: Desired{VIPs: vips}},
 		{name: "each address on the link whose subnet it is in", d: Desired{VIPs: vips, LAN: LAN{Announce: true}},
 			want: []string{"2 10.0.0.100", "2 2001:db8::100", "3 10.1.0.100"}},
+		{name: "all but the silent ones", d: Desired{VIPs: vips, LAN: LAN{Announce: true, Silent: vips[:2]}},
+			want: []string{"2 2001:db8::100"}},
 		{name: "every address on a named device", d: Desired{VIPs: vips, LAN: LAN{Announce: true, Interfaces: []string{"eth1"}}},
 			want: []string{"3 10.0.0.100", "3 10.1.0.100", "3 203.0.113.10", "3 2001:db8::100"}},
 		{name: "a named device that is not there", d: Desired{VIPs: vips, LAN: LAN{Announce: true, Interfaces: []string{"eth7"}}},

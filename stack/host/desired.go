@@ -30,6 +30,8 @@ type Reply struct {
 type LAN struct {
 	Announce   bool
 	Interfaces []string // the only ones to announce on; empty: each address on the interfaces whose subnet it lies in
+
+	Silent []netip.Addr // VIPs that are not announced
 }
 
 // normalised is d without duplicates and in a fixed order, in memory of its own.
@@ -43,6 +45,7 @@ func (d Desired) normalised() Desired {
 	d.LIPs = sortedUnique(d.LIPs, comparePrefix)
 	d.Replies = sortedUnique(d.Replies, Reply.compare)
 	d.LAN.Interfaces = slices.Clone(d.LAN.Interfaces)
+	d.LAN.Silent = slices.Clone(d.LAN.Silent)
 	return d
 }
 
