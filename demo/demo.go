@@ -54,6 +54,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	began := time.Now()
 	n, err := start(ctx, o.Program)
+	if err != nil && ctx.Err() != nil {
+		return ended(ctx)
+	}
 	if err != nil {
 		return errors.Join(err, report(o, &Report{Error: err.Error(), Cases: []Result{}}))
 	}
@@ -62,7 +65,7 @@ func Run(ctx context.Context, o Options) error {
 	for _, c := range cases {
 		result := n.try(ctx, c)
 		if ctx.Err() != nil {
-			return fmt.Errorf("ended before it was done: %w", context.Cause(ctx))
+			return ended(ctx)
 		}
 		r.OK = r.OK && result.OK
 		r.Cases = append(r.Cases, result)
@@ -86,6 +89,10 @@ func Run(ctx context.Context, o Options) error {
 		return ErrFailed
 	}
 	return nil
+}
+
+func ended(ctx context.Context) error {
+	return fmt.Errorf("ended before it was done: %w", context.Cause(ctx))
 }
 
 // report prints r as JSON, if that is wanted.

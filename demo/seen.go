@@ -65,22 +65,18 @@ func (n *network) look(ctx context.Context, r *Result) error {
 // and returns what was captured of both, in the order of the road.
 func (n *network) lookAt(ctx context.Context, c Case, proto string, port uint16) ([]Sight, error) {
 	token := fmt.Sprintf("%s-%s.demo", c.name(), proto)
-	w, err := n.watch([]byte(token))
+	w, err := n.watch(func(f *lab.Frame) bool { return bytes.Contains(f.Data, []byte(token)) })
 	if err != nil {
 		return nil, err
 	}
 	defer w.stop()
-	ask := n.http
-	if proto == "udp" {
-		ask = n.udp
-	}
-	echo, err := ask(ctx, netip.AddrPortFrom(c.vip(), port), token)
+	echo, err := n.ask(proto)(ctx, netip.AddrPortFrom(c.vip(), port), token)
 	if err != nil {
-		return w.sights(), err
+		return n.trace(ctx, c, proto, port), err
 	}
 	i := slices.IndexFunc(n.rs[:], func(h *lab.Host) bool { return h.Name == echo.Server })
 	if i < 0 {
-		return w.sights(), fmt.Errorf("an unknown server %q answered", echo.Server)
+		return nil, fmt.Errorf("an unknown server %q answered", echo.Server)
 	}
 
 	// The answer is here, so all has been captured, but maybe not yet read.
@@ -95,6 +91,28 @@ func (n *network) lookAt(ctx context.Context, c Case, proto string, port uint16)
 		err = diff(c.promise(seen, i, port), seen)
 	}
 	return seen, err
+}
+
+// trace asks once more where nobody answered, and returns everything that was
+// captured of it, so that one sees how far the request came.
+func (n *network) trace(ctx context.Context, c Case, proto string, port uint16) []Sight {
+	ends := [][]byte{c.vip().AsSlice()}
+	for i := range n.rs {
+		ends = append(ends, c.rip(i).AsSlice())
+	}
+	w, err := n.watch(func(f *lab.Frame) bool {
+		return slices.ContainsFunc(ends, func(addr []byte) bool { return bytes.Contains(f.Data, addr) })
+	})
+	if err != nil {
+		return nil
+	}
+	defer w.stop()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if _, err := n.ask(proto)(ctx, netip.AddrPortFrom(c.vip(), port), "trace"); err == nil {
+		return nil // now it works
+	}
+	return slices.DeleteFunc(w.sights(), func(s Sight) bool { return s.Src.Port() == 0 }) // ARP, ICMP
 }
 
 // promise is what a mode promises to be seen when real server i answers a
@@ -172,7 +190,7 @@ func diff(want, seen []Sight) error {
 	return errors.Join(errs...)
 }
 
-// A watch captures at every place of the road the packets that carry a token.
+// A watch captures packets at every place of the road.
 type watch struct {
 	macs   map[string]string
 	places []place
@@ -184,7 +202,8 @@ type place struct {
 	capture *lab.Capture
 }
 
-func (n *network) watch(token []byte) (*watch, error) {
+// watch begins to capture what filter keeps.
+func (n *network) watch(filter func(*lab.Frame) bool) (*watch, error) {
 	w := &watch{macs: n.macs, places: []place{{host: n.client, link: "router"}, {host: n.director, link: "router"}, {host: n.director, link: "lan"}}}
 	for _, rs := range n.rs {
 		w.places = append(w.places, place{host: rs, link: "lan"})
@@ -192,7 +211,7 @@ func (n *network) watch(token []byte) (*watch, error) {
 	for i := range w.places {
 		p := &w.places[i]
 		var err error
-		p.capture, err = p.host.Capture(p.link, func(f *lab.Frame) bool { return bytes.Contains(f.Data, token) })
+		p.capture, err = p.host.Capture(p.link, filter)
 		if err != nil {
 			w.places = w.places[:i]
 			w.stop()

@@ -63,6 +63,14 @@ func (n *network) fetch(ctx context.Context, method string, vip netip.AddrPort, 
 	return answer, err
 }
 
+// ask is how a client asks over proto who answers.
+func (n *network) ask(proto string) func(ctx context.Context, vip netip.AddrPort, token string) (lab.Echo, error) {
+	if proto == "udp" {
+		return n.udp
+	}
+	return n.http
+}
+
 // http asks by HTTP who answers. The token is in the request and in the answer.
 func (n *network) http(ctx context.Context, vip netip.AddrPort, token string) (lab.Echo, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
@@ -89,7 +97,11 @@ func (n *network) udp(ctx context.Context, vip netip.AddrPort, token string) (la
 		return echo, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(askTime))
+	deadline := time.Now().Add(askTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	conn.SetDeadline(deadline)
 	if _, err := io.WriteString(conn, token); err != nil {
 		return echo, err
 	}
@@ -109,15 +121,14 @@ func (n *network) udp(ctx context.Context, vip netip.AddrPort, token string) (la
 // server the same number.
 func (n *network) spread(ctx context.Context, r *Result) error {
 	kinds := []struct {
-		name string
-		port uint16
-		ask  func(context.Context, netip.AddrPort, string) (lab.Echo, error)
-		to   *Spread
-	}{{"http", httpPort, n.http, &r.HTTP}, {"udp", udpPort, n.udp, &r.UDP}}
+		name, proto string
+		port        uint16
+		to          *Spread
+	}{{"http", "tcp", httpPort, &r.HTTP}, {"udp", "udp", udpPort, &r.UDP}}
 	for _, k := range kinds {
 		*k.to = Spread{Requests: requests, Answered: map[string]int{}}
 		for i := range requests {
-			echo, err := k.ask(ctx, netip.AddrPortFrom(r.vip(), k.port), fmt.Sprintf("request-%d.demo", i))
+			echo, err := n.ask(k.proto)(ctx, netip.AddrPortFrom(r.vip(), k.port), fmt.Sprintf("request-%d.demo", i))
 			if err != nil {
 				return fmt.Errorf("%s request %d of %d: %w", k.name, i+1, requests, err)
 			}
