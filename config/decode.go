@@ -18,14 +18,12 @@ import (
 // decode fills the Config from v's tree and notes every key and value that
 // does not fit.
 func (fs *faults) decode(v *viper.Viper) {
-	var meta mapstructure.Metadata
 	err := v.Unmarshal(fs.cfg, viper.DecodeHook(mapstructure.DecodeHookFuncValue(convert)), func(dc *mapstructure.DecoderConfig) {
 		dc.WeaklyTypedInput = false
-		dc.Metadata = &meta
 	})
 	fs.addDecodeErrors(err)
 
-	unknown := append(meta.Unused, emptyKeys(v)...)
+	unknown := append(unusedKeys(v), emptyKeys(v)...)
 	slices.Sort(unknown)
 	for _, path := range slices.Compact(unknown) {
 		path = strings.ReplaceAll(path, delimiter, ".")
@@ -35,6 +33,26 @@ func (fs *faults) decode(v *viper.Viper) {
 		}
 		fs.add(path, "unknown key")
 	}
+}
+
+// unusedKeys lists the keys that no field of a Config has. mapstructure tells
+// them only for a section without another fault, so values that do not fit
+// are passed over here.
+func unusedKeys(v *viper.Viper) []string {
+	anyValue := func(from, to reflect.Value) (any, error) {
+		out, err := convert(from, to)
+		if err != nil {
+			return reflect.Zero(to.Type()).Interface(), nil
+		}
+		return out, nil
+	}
+	var meta mapstructure.Metadata
+	// What does not fit even so is reported by decode.
+	_ = v.Unmarshal(&Config{}, viper.DecodeHook(mapstructure.DecodeHookFuncValue(anyValue)), func(dc *mapstructure.DecoderConfig) {
+		dc.WeaklyTypedInput = true
+		dc.Metadata = &meta
+	})
+	return meta.Unused
 }
 
 // addDecodeErrors flattens the tree of errors that mapstructure makes.

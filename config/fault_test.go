@@ -33,6 +33,11 @@ func TestParseRefuses(t *testing.T) {
 				web + "real_servers[0].addres: unknown key",
 				web + "real_servers[0].address: missing",
 			}},
+		{name: "an unknown key beside a value that does not parse", raw: service("colour: red", "listen: [\"203.0.113.10:80\"]"),
+			want: []string{
+				web + `listen[0]: "203.0.113.10:80" lacks the protocol: write 203.0.113.10:80/tcp, /udp or /sctp`,
+				web + "colour: unknown key",
+			}},
 		{name: "an unknown section without a value", raw: "node: a\nbgpp:\n",
 			want: []string{"bgpp: unknown key"}},
 		{name: "a section written with points", raw: "device.name: a\n",
