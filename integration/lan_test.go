@@ -52,6 +52,8 @@ services:
 				t.Error(err)
 			}
 		})
+	}
+	for _, vip := range vips {
 		t.Run("a question is answered: "+vip, func(t *testing.T) {
 			run(t, client, "ip", "neighbour", "flush", "dev", "lan")
 			url := "http://" + vip + "/who"

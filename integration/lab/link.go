@@ -1,10 +1,13 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -33,9 +36,27 @@ func (h *Host) Link(peer *Host, ours, theirs string) *Host {
 		if err := h.plug(peer.Name, ours); err != nil {
 			return err
 		}
-		return peer.plug(h.Name, theirs)
+		if err := peer.plug(h.Name, theirs); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), linkPatience)
+		defer cancel()
+		return Wait(ctx, "the link to be up", func() error { return errors.Join(h.up(peer.Name), peer.up(h.Name)) })
 	})
 	return h
+}
+
+// linkPatience is how long the kernel may take to find both ends of a link up:
+// it does so in the background, in milliseconds.
+const linkPatience = 10 * time.Second
+
+// up says that routes by way of an interface work, and no flag of theirs is yet to change.
+func (h *Host) up(dev string) error {
+	link, err := h.nl.LinkByName(dev)
+	if err == nil && link.Attrs().OperState != netlink.OperUp {
+		err = fmt.Errorf("%s of %s is %v", dev, h.Name, link.Attrs().OperState)
+	}
+	return err
 }
 
 // plug gives an interface its addresses or its bridge, and sets it up.
