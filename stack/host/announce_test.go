@@ -110,6 +110,7 @@ func TestAnnouncementsAreSentThreeTimes(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		a.announce([]announcement{{proxy: proxy{2, addr("10.0.0.2")}}})
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		want := []string{"10.0.0.1 0s", "10.0.0.1 1s", "10.0.0.2 1.5s", "10.0.0.1 2s", "10.0.0.2 2s", "10.0.0.2 3s"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)

@@ -3,11 +3,14 @@ package host
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sort"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/uvs-project/uvs/packet"
 )
 
 const (
@@ -15,7 +18,7 @@ const (
 	minMTU = 1280  // the least that IPv6 works with
 )
 
-// setUpDevice brings the TUN device up, without addresses of its own.
+// setUpDevice brings the TUN device up, without addresses.
 func (h *Host) setUpDevice() error {
 	link, err := h.nl.LinkByName(h.opt.Device)
 	if err != nil {
@@ -62,6 +65,31 @@ func (h *Host) setMTU(link netlink.Link) error {
 		return err
 	}
 	h.log.Warn("the device takes no packets of every size", "device", h.opt.Device, "mtu", mtu)
+	return nil
+}
+
+// dummyAddress is the IPv4 dummy address (RFC 7600 4.8): never a source or
+// destination of a packet.
+var dummyAddress = netip.MustParsePrefix("192.0.0.8/32")
+
+// addDummyAddress gives the device an address where the reverse path filter is
+// on for all devices: on a device without one, the kernel (__fib_validate_source)
+// drops all that is not routed to it, even if the filter is loose.
+func (h *Host) addDummyAddress(d *Desired) error {
+	if !d.has(packet.IPv4) {
+		return nil
+	}
+	if all, err := h.sysctl.read(conf(packet.IPv4, "all", "rp_filter")); err != nil || all == 0 {
+		return nil
+	}
+	link, err := h.nl.LinkByIndex(h.link)
+	if err != nil {
+		return fmt.Errorf("device %s: %w", h.opt.Device, err)
+	}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: dummyAddress.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}, Scope: unix.RT_SCOPE_HOST}
+	if err := h.nl.AddrAdd(link, a); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("device %s: add the address %v, for the reverse path filter: %w", h.opt.Device, dummyAddress, err)
+	}
 	return nil
 }
 

@@ -86,11 +86,12 @@ type Host struct {
 	onChange atomic.Pointer[func()]
 	stop     func() // ends what Open started and waits for it
 
-	mu      sync.Mutex
-	closed  bool                // guarded by mu
-	desired Desired             // guarded by mu; the last that Apply accepted
-	changed savedSettings       // guarded by mu; what Close restores
-	told    map[proxy]stack.MAC // guarded by mu; what was announced on which link, with which address of it
+	mu        sync.Mutex
+	closed    bool                // guarded by mu
+	lastFault string              // guarded by mu; of repair, so that it is logged once
+	desired   Desired             // guarded by mu; the last that Apply accepted
+	changed   savedSettings       // guarded by mu; what Close restores
+	told      map[proxy]stack.MAC // guarded by mu; what was announced on which link, with which address of it
 }
 
 // Open finds the device, removes what a crash of an earlier run has left, and
@@ -134,94 +135,19 @@ func (h *Host) open() error {
 	if err := h.setUpDevice(); err != nil {
 		return err
 	}
+	h.warnOfFirewall()
 	return h.start()
-}
-
-// start begins to follow the host's routes and neighbours.
-func (h *Host) start() error {
-	var err error
-	if h.mirror, err = newMirror(h.opt); err != nil {
-		return err
-	}
-	h.mirror.changed, h.mirror.lost = h.routesChanged, h.repair
-	s, err := subscribe()
-	if err != nil {
-		h.mirror.close()
-		return err
-	}
-	send, closeSender, err := frameSender()
-	if err != nil {
-		h.mirror.close()
-		s.Close()
-		return fmt.Errorf("packet socket: %w", err)
-	}
-	sockets := []*nl.NetlinkSocket{s}
-	ctx, cancel := context.WithCancel(context.Background())
-	events := make(chan event, askQueue)
-	var wg sync.WaitGroup
-	wg.Go(func() { h.follow(ctx, s, h.classify, events) })
-	if h.nft != nil {
-		f, err := subscribeFilter()
-		if err != nil {
-			h.log.Warn("the table of nftables is not repaired when somebody removes it", "error", err)
-		} else {
-			sockets = append(sockets, f)
-			wg.Go(func() { h.follow(ctx, f, h.classifyFilter, events) })
-		}
-	}
-	wg.Go(func() { h.mirror.run(ctx, events) })
-	h.announcer = newAnnouncer(h.log)
-	wg.Go(func() { h.announcer.run(ctx, send) })
-	h.stop = func() {
-		cancel()
-		for _, s := range sockets {
-			s.Close()
-		}
-		wg.Wait()
-		h.mirror.close()
-		closeSender()
-	}
-	h.mirror.sync(ctx)
-	return nil
 }
 
 // Routes is what the link egress asks for its hops. It is empty until Open
 // has returned and stays as it is after Close.
 func (h *Host) Routes() stack.Routes { return h.mirror }
 
-// OnChange sets what is called, from another goroutine, after routes, devices
-// or policy rules of the host changed: PathMTU, SourceFor and CheckRoute may
-// have other answers then. It must not call Close.
-func (h *Host) OnChange(f func()) { h.onChange.Store(&f) }
-
-func (h *Host) routesChanged() {
-	if f := h.onChange.Load(); f != nil {
-		(*f)()
-	}
-}
-
-// repair makes the host as desired again after somebody else took away what
-// was ours, as network managers do with what they do not know, and when a
-// device has come that must forward.
-func (h *Host) repair() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
-		return
-	}
-	if _, err := h.nl.LinkByIndex(h.link); isNoLink(err) {
-		return // ours has gone, and with it all reason
-	}
-	if err := h.applyLocked(); err != nil {
-		h.log.Error("cannot repair what changed on the host", "error", err)
-	}
-}
-
 // Apply makes the host as d says. It first checks all of d; where that finds
 // faults they are returned together and nothing is changed. Afterwards it
 // carries on past a fault, so that one that the host has does not hide the
-// next, and returns them all; a [MissingSetting] among them
-// is what the host refuses, which a caller may choose to live with.
+// next, and returns them all; a [MissingSetting] among them is what the host
+// refuses, which a caller may choose to live with.
 //
 // Applying the same state twice changes nothing the second time.
 func (h *Host) Apply(ctx context.Context, d Desired) error {
@@ -232,7 +158,10 @@ func (h *Host) Apply(ctx context.Context, d Desired) error {
 	h.mirror.setDirect(ctx, d.OnLink)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.desired = d
+	if h.closed {
+		return errors.New("apply after close")
+	}
+	h.desired, h.lastFault = d, ""
 	return h.applyLocked()
 }
 
@@ -253,11 +182,15 @@ func (h *Host) applyLocked() error {
 }
 
 // Close undoes everything. It returns what could not be undone, with the
-// command that does it by hand.
+// command that does it by hand. Closing again does nothing.
 func (h *Host) Close() error {
 	h.mu.Lock()
+	again := h.closed
 	h.closed = true
 	h.mu.Unlock()
+	if again {
+		return nil
+	}
 	h.stop()
 	h.mu.Lock()
 	defer h.mu.Unlock()

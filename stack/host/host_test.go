@@ -10,9 +10,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/uvs-project/uvs/packet"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
@@ -100,6 +104,7 @@ func TestAReadOnlyProcSysIsGotAroundByNetlink(t *testing.T) {
 		return
 	}
 	d.run("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+	d.run("ip route add 192.0.2.0/24 via 10.9.0.2")
 	before := d.state()
 	d.run("mount --bind -o ro /proc/sys /proc/sys")
 	d.run("mount -o remount,bind,ro /proc/sys")
@@ -120,6 +125,19 @@ func TestAReadOnlyProcSysIsGotAroundByNetlink(t *testing.T) {
 	d.send("", "203.0.113.10:80", 10)
 	d.receive(addr("203.0.113.10"))
 
+	// Packets of uvs leave, though their sources are not routed to the device:
+	// a client, and the host's own address as the outer source of a tunnel.
+	conn := d.listen("10.9.0.2:7000")
+	for _, src := range []string{"192.0.2.50", "10.9.0.1"} {
+		_, err := d.tun.Write(ipv4(packet.UDP, src, "10.9.0.2", udp(4444, 7000)))
+		must(t, err)
+		_, from, err := conn.ReadFromUDPAddrPort(make([]byte, 10))
+		must(t, err)
+		if from.Addr() != addr(src) {
+			t.Errorf("from %v, want %s", from, src)
+		}
+	}
+
 	err = h.Apply(t.Context(), everyKind)
 	var missing *MissingSetting
 	if !errors.As(err, &missing) {
@@ -129,6 +147,33 @@ func TestAReadOnlyProcSysIsGotAroundByNetlink(t *testing.T) {
 		!strings.Contains(err.Error(), "--sysctl net.ipv6.conf.all.proxy_ndp=1") {
 		t.Errorf("Apply returned %v", err)
 	}
+	must(t, h.Close())
+	if diff := cmp.Diff(before, d.state()); diff != "" {
+		t.Errorf("after Close (-before +after):\n%s", diff)
+	}
+}
+
+// Where the host has no nftables, errors are recognised by a rule.
+func TestWithoutNftables(t *testing.T) {
+	d := inNamespace(t)
+	if d == nil {
+		return
+	}
+	before := d.state()
+	h := d.open(Options{})
+	h.mu.Lock()
+	h.nft = nil
+	h.mu.Unlock()
+	must(t, h.Apply(t.Context(), everyKind))
+	if tables := d.run("nft list tables"); strings.Contains(tables, "uvs_") {
+		t.Fatalf("there is a table: %s", tables)
+	}
+	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	d.sendRaw(unix.AF_INET, packet.ICMPv4, "192.0.2.99", icmpError4(ipv4(packet.UDP, "192.0.2.99", "10.9.0.2", udp(4444, 5000))))
+	d.receive(addr("192.0.2.99"))
+	d.sendRaw(unix.AF_INET6, packet.ICMPv6, "2001:db8:c::1", icmpError6(ipv6(packet.UDP, "2001:db8:c::1", "2001:db8:9::2", udp(4444, 5000))))
+	d.receive(addr("2001:db8:c::1"))
+	must(t, h.Close())
 	must(t, h.Close())
 	if diff := cmp.Diff(before, d.state()); diff != "" {
 		t.Errorf("after Close (-before +after):\n%s", diff)

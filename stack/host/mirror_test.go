@@ -169,6 +169,7 @@ func TestPaths(t *testing.T) {
 		want   string
 	}{
 		{name: "on the link", rip: "10.9.0.2", direct: true},
+		{name: "on the link, IPv6", rip: "2001:db8:9::2", direct: true},
 		{name: "behind a gateway", rip: "10.3.0.3"},
 		{name: "behind a gateway, direct routing", rip: "10.3.0.3", direct: true,
 			want: "real server 10.3.0.3: is behind the gateway 10.9.0.2, but direct routing needs it on the same link: use tun or fullnat for it, or ip route add 10.3.0.3/32 dev eth0"},
@@ -184,6 +185,10 @@ func TestPaths(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+	d.run("ip addr del fe80::1/64 dev eth0")
+	if err := h.CheckRoute(addr("2001:db8:9::2"), true); err == nil || !strings.Contains(err.Error(), "ip addr add fe80::1/64 dev eth0") {
+		t.Errorf("without a link-local address: %v", err)
 	}
 	for dst, want := range map[string]string{"10.3.0.3": "10.9.0.1", "2001:db8:3::3": "2001:db8:9::1"} {
 		if src, err := h.SourceFor(addr(dst)); err != nil || src != addr(want) {
@@ -236,6 +241,8 @@ func TestWhatOthersRemoveComesBack(t *testing.T) {
 	eventually(t, "that a new device forwards", func() bool {
 		return strings.TrimSpace(d.run("sysctl -n net.ipv4.conf.eth1.forwarding")) == "1"
 	})
+	d.run("nft flush ruleset")
+	eventually(t, "our table of nftables", func() bool { return strings.Contains(d.run("nft list tables"), "uvs_uvs0") })
 	d.run("ip link set uvs0 down")
 	d.run("ip link set uvs0 up")
 	eventually(t, "the routes of a device that was down", func() bool { return strings.Contains(d.run("ip route show table 9740"), "203.0.113.10") })

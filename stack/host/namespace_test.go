@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -198,6 +199,20 @@ func (d *director) send(src, dst string, size int) {
 	defer conn.Close()
 	_, err := conn.Write(make([]byte, size))
 	must(d.t, err)
+}
+
+// listen opens a UDP socket of the peer.
+func (d *director) listen(local string) *net.UDPConn {
+	d.t.Helper()
+	var conn *net.UDPConn
+	withNamespace(d.t, d.peer, func() {
+		var err error
+		conn, err = net.ListenUDP("udp", udpAddr(local))
+		must(d.t, err)
+	})
+	d.t.Cleanup(func() { conn.Close() })
+	must(d.t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	return conn
 }
 
 func udpAddr(s string) *net.UDPAddr {

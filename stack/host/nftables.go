@@ -226,3 +226,32 @@ func parseChangedSetting(s string) (c changedSetting, err error) {
 	}
 	return c, nil
 }
+
+// warnOfFirewall says which chains of others drop forwarded packets that no
+// rule of theirs accepts, as Docker's do. No table of ours can overrule them.
+func (h *Host) warnOfFirewall() {
+	if h.nft == nil {
+		return
+	}
+	c, err := nftConn()
+	if err != nil {
+		return
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		h.log.Debug("cannot list the chains of nftables", "error", err)
+		return
+	}
+	for _, chain := range chains {
+		if forwardDrops(chain) {
+			h.log.Warn("a firewall drops forwarded packets that its rules do not accept: let it accept those into and out of the device",
+				"table", chain.Table.Name, "chain", chain.Name, "device", h.opt.Device,
+				"mend", fmt.Sprintf("iptables -I FORWARD -i %[1]s -j ACCEPT; iptables -I FORWARD -o %[1]s -j ACCEPT (ip6tables likewise)", h.opt.Device))
+		}
+	}
+}
+
+func forwardDrops(c *nftables.Chain) bool {
+	return c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Type == nftables.ChainTypeFilter &&
+		c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+}

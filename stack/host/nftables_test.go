@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
@@ -228,3 +229,25 @@ func icmpError4(about []byte) []byte {
 
 // icmpError6 is a "packet too big"; the kernel fills in the checksum.
 func icmpError6(about []byte) []byte { return append([]byte{2, 0, 0, 0, 0, 0, 5, 0}, about...) }
+
+func TestAFirewallThatDropsIsNamed(t *testing.T) {
+	d := inNamespace(t)
+	if d == nil {
+		return
+	}
+	var log bytes.Buffer
+	open := func() string {
+		log.Reset()
+		must(t, d.open(Options{Log: slog.New(slog.NewTextHandler(&log, nil))}).Close())
+		return log.String()
+	}
+	d.run("nft add table ip filter")
+	d.run("nft add chain ip filter FORWARD { type filter hook forward priority filter ; policy accept ; }")
+	if got := open(); strings.Contains(got, "firewall") {
+		t.Errorf("a firewall that accepts is named: %s", got)
+	}
+	d.run("nft add chain ip filter FORWARD { policy drop ; }")
+	if got := open(); !strings.Contains(got, "chain=FORWARD") || !strings.Contains(got, "iptables -I FORWARD -i uvs0 -j ACCEPT") {
+		t.Errorf("logged %s", got)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -64,14 +65,22 @@ func (h *Host) CheckRoute(rip netip.Addr, direct bool) error {
 		return fmt.Errorf("real server %v: is an address of this host, which direct routing cannot reach: use another mode for it", rip)
 	case r.Gw != nil || r.Via != nil:
 		return fmt.Errorf("real server %v: is behind the gateway %v, but direct routing needs it on the same link: use tun or fullnat for it, or ip route add %v dev %s",
-			rip, gatewayOf(r), netip.PrefixFrom(rip, rip.BitLen()), name)
+			rip, gatewayOf(&r), netip.PrefixFrom(rip, rip.BitLen()), name)
 	case link.Attrs().EncapType != "ether":
 		return fmt.Errorf("real server %v: device %s is not Ethernet, which direct routing needs: use tun or fullnat for it", rip, name)
+	case rip.Is6() && !h.hasLinkLocal(link):
+		return fmt.Errorf("real server %v: device %s has no IPv6 link-local address, from which the kernel asks for the real server's link address: ip link set %s addrgenmode eui64, or ip addr add fe80::1/64 dev %s",
+			rip, name, name, name)
 	}
 	return nil
 }
 
-func gatewayOf(r netlink.Route) any {
+func (h *Host) hasLinkLocal(link netlink.Link) bool {
+	addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_V6) })
+	return err != nil || slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() })
+}
+
+func gatewayOf(r *netlink.Route) any {
 	if r.Gw != nil {
 		return r.Gw
 	}

@@ -92,7 +92,8 @@ func (n *needs) ipv4(device string, others []string) {
 	}
 	// What counts is the larger one of all and the device. With all at 1
 	// (strict) the device at 2 (loose) is what lets packets of uvs in, and all
-	// can stay as it is.
+	// can stay as it is. (On a device without an address loose is strict:
+	// addDummyAddress.)
 	filter := 0
 	if all, ok := n.read(conf(packet.IPv4, "all", "rp_filter")); ok && all != 0 {
 		filter = 2
@@ -165,6 +166,9 @@ func (h *Host) applySettingsLocked(d Desired, announcing map[uint8][]string) err
 		}
 	}
 	slices.Sort(others)
+	if err := h.addDummyAddress(&d); err != nil {
+		return err
+	}
 	list, err := neededSettings(h.opt.Device, others, &d, announcing, h.sysctl)
 	errs := []error{err}
 	for _, n := range list {
