@@ -1,10 +1,6 @@
 package lb
 
-import (
-	"fmt"
-	"math/bits"
-	"sync"
-)
+import "math/bits"
 
 // An index slot names an entry and has enough of the tuple's hash to be moved
 // without looking at the entry. Its upper half is the tag, the lower 32 bits of
@@ -98,14 +94,18 @@ func (s *shard) remove(hash uint64, slot indexSlot) {
 // minSlotBits makes the smallest index of a shard one page.
 const minSlotBits = 9
 
-// roomLocked makes room for one more key in the index of shard id, which is
-// locked: at most three quarters of the slots are in use.
-func (t *Table) roomLocked(s *shard, id uint32) error {
+// roomLocked makes room for one more key in the index of the locked shard s: at
+// most three quarters of the slots are in use.
+func (t *Table) roomLocked(s *shard) error {
 	if int(s.keys) < len(s.slots)/4*3 {
 		return nil
 	}
+	return t.growLocked(s)
+}
+
+func (t *Table) growLocked(s *shard) error {
 	size := max(minSlotBits, bits.Len(uint(len(s.slots))))
-	slots, err := t.arenas.take(size, id)
+	slots, err := t.arenas.take(size)
 	if err != nil {
 		return err
 	}
@@ -122,68 +122,5 @@ func (t *Table) roomLocked(s *shard, id uint32) error {
 	return nil
 }
 
-// arenas hold the indexes of all shards, one arena per size, in which each
-// shard has its place. Shards grow at about the same time, so few arenas are
-// alive at once and their huge pages fill up.
-type arenas struct {
-	shards int
-
-	mu      sync.Mutex // taken with a shard's lock held
-	bySize  [32]arena
-	retired [][]uint64 // left by the last shard; unmapping takes long, so Sweep does it
-}
-
-type arena struct {
-	slots []uint64
-	users int
-}
-
-// take gives shard id its index of 1<<size slots.
-func (a *arenas) take(size int, id uint32) ([]uint64, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if size >= len(a.bySize) {
-		return nil, fmt.Errorf("a shard's index of 2^%d slots", size)
-	}
-	r := &a.bySize[size]
-	if r.slots == nil {
-		slots, err := reserve[uint64](a.shards << size)
-		if err != nil {
-			return nil, err
-		}
-		r.slots = slots
-	}
-	r.users++
-	from := int(id) << size
-	return r.slots[from : from+1<<size : from+1<<size], nil
-}
-
-// leave is called by a shard that took a larger index.
-func (a *arenas) leave(size int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	r := &a.bySize[size]
-	if r.users--; r.users == 0 {
-		a.retired = append(a.retired, r.slots)
-		r.slots = nil
-	}
-}
-
-// tidy gives back the arenas that no shard uses.
-func (a *arenas) tidy() {
-	a.mu.Lock()
-	retired := a.retired
-	a.retired = nil
-	a.mu.Unlock()
-	for _, slots := range retired {
-		unreserve(slots)
-	}
-}
-
-func (a *arenas) close() {
-	a.tidy()
-	for i := range a.bySize {
-		unreserve(a.bySize[i].slots)
-		a.bySize[i] = arena{}
-	}
-}
+// slotBits is the logarithm of the index's length, 0 where there is none.
+func (s *shard) slotBits() int { return max(0, bits.Len(uint(len(s.slots)))-1) }

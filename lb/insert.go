@@ -41,7 +41,7 @@ func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
 	}
 	t.fillLocked(s, n, f, now)
 	s.put(hash, slotOf(n, false))
-	gen := t.entries[n].gen
+	gen := t.entries.all[n].gen
 	s.mu.Unlock()
 
 	if f.Server.oneSided {
@@ -57,7 +57,7 @@ func (t *Table) findLocked(s *shard, key *packet.Tuple, hash uint64) (Flow, bool
 		if slot.tag() != uint32(hash) || slot.isReply() {
 			continue
 		}
-		if e := &t.entries[slot.entry()]; e.tuple == *key {
+		if e := &t.entries.all[slot.entry()]; e.tuple == *key {
 			return t.flow(e), true
 		}
 	}
@@ -67,29 +67,29 @@ func (t *Table) findLocked(s *shard, key *packet.Tuple, hash uint64) (Flow, bool
 // allocateLocked takes an entry and room for its slot; 0 says that there is
 // none.
 func (t *Table) allocateLocked(s *shard, id uint32) uint32 {
-	if t.roomLocked(s, id) != nil {
+	if t.roomLocked(s) != nil {
 		return 0 // no memory: full in all but name
 	}
 	if n := s.free; n != 0 {
-		s.free = t.entries[n].next
+		s.free = t.entries.all[n].next
 		return n
 	}
 	if s.fresh == s.freshEnd {
-		chunk := t.chunks.Add(1) - 1
-		if int(chunk) >= len(t.owners) {
-			t.chunks.Add(^uint32(0))
+		t.mu.Lock()
+		from, ok := t.entries.take(chunkEntries)
+		t.mu.Unlock()
+		if !ok {
 			return 0
 		}
-		t.owners[chunk] = uint16(id)
-		s.fresh = chunk * chunkEntries
-		s.freshEnd = s.fresh + chunkEntries
+		t.owners[from/chunkEntries] = uint16(id)
+		s.fresh, s.freshEnd = uint32(from), uint32(from+chunkEntries)
 	}
 	s.fresh++
 	return s.fresh - 1
 }
 
 func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	*e = entry{
 		tuple:    f.Tuple,
 		state:    f.State,
@@ -154,7 +154,7 @@ func (t *Table) claimReply(f Flow, hash uint64, n uint32, gen uint16) (Flow, pac
 func (t *Table) setLocal(s *shard, n uint32, gen uint16, local uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	if e.flags&flagLive == 0 || e.gen != gen {
 		return false
 	}
@@ -165,11 +165,10 @@ func (t *Table) setLocal(s *shard, n uint32, gen uint16, local uint32) bool {
 // addReply adds the slot of a reply tuple and returns the other entries that
 // the same hash leads to.
 func (t *Table) addReply(h hint) (others hints, ok bool) {
-	id := t.shardOf(h.hash)
-	s := &t.shards[id]
+	s := &t.shards[t.shardOf(h.hash)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.roomLocked(s, id) != nil {
+	if t.roomLocked(s) != nil {
 		return others, false
 	}
 	for i := s.first(h.hash); s.at(i) != 0; i = s.after(i) {
@@ -199,7 +198,7 @@ func (t *Table) holder(of hints, reply *packet.Tuple) uint32 {
 // giveUp takes back a flow that could not be made findable by its replies.
 func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) (Flow, packet.Reason) {
 	s.mu.Lock()
-	if e := &t.entries[n]; e.flags&flagLive != 0 && e.gen == gen {
+	if e := &t.entries.all[n]; e.flags&flagLive != 0 && e.gen == gen {
 		s.created--
 		t.removeLocked(s, n) // its reply slot is gone already
 	}

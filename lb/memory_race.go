@@ -7,4 +7,6 @@ package lb
 
 func reserve[T any](n int) ([]T, error) { return make([]T, n), nil }
 
+func populate[T any]([]T) {}
+
 func unreserve[T any]([]T) {}

@@ -34,15 +34,14 @@ type Table struct {
 	limit     int64
 	shardBits int
 
-	shards  []shard
-	entries []entry  // by entry number; 0 is none
-	owners  []uint16 // the shard of each chunk of entries, written once before the chunk is used
-	heads   []uint32 // of all shards' timing wheels, see wheel.go
+	shards []shard
+	owners []uint16     // the shard of each chunk of entries, written once before the chunk is used
+	heads  []uint32     // of all shards' timing wheels, see wheel.go
+	live   atomic.Int64 // flows, and inserts under way; at most limit
+	arenas arenas       // of the shards' indexes
 
-	live   atomic.Int64  // flows, and inserts under way; at most limit
-	chunks atomic.Uint32 // of entries handed to shards
-
-	arenas arenas // of the shards' indexes
+	mu      sync.Mutex    // guards what entries hands out; taken with a shard's lock held
+	entries region[entry] // by entry number; 0 is none
 
 	cursor uint32 // the shard that Sweep visits next; the sweeper's own
 }
@@ -86,9 +85,10 @@ type shard struct {
 }
 
 const (
-	// flowsPerShard is how many flows a shard has when the table is full. Its
-	// index then has 16384 slots at most, which grow in some 50 µs.
-	flowsPerShard = 4096
+	// flowsPerShard is how many flows a shard has at most when the table is
+	// full. Its index then has 8192 slots at most, which grow in some 50 µs, or
+	// 200 µs where the kernel has to find the memory first.
+	flowsPerShard = 2048
 
 	maxShardBits = 16 // owners are 16 bits
 
@@ -117,18 +117,27 @@ func newTable(limit int, servers *registry) (*Table, error) {
 	t.shards = make([]shard, n)
 
 	// Shards fill unevenly and keep the chunks that they took once.
-	numChunks := (limit+limit/4)/chunkEntries + 4*n + 1
-	t.owners = make([]uint16, numChunks)
-	t.chunks.Store(1) // chunk 0 holds entry 0
+	numEntries := (limit+limit/4)/chunkEntries*chunkEntries + 4*n*chunkEntries
+	t.owners = make([]uint16, numEntries/chunkEntries)
 	var err error
-	if t.entries, err = reserve[entry](numChunks * chunkEntries); err != nil {
+	if t.entries.all, err = reserve[entry](numEntries); err != nil {
 		return nil, err
 	}
 	if t.heads, err = reserve[uint32](n * headsPerShard); err != nil {
-		unreserve(t.entries)
+		t.close()
 		return nil, err
 	}
 	t.arenas.shards = n
+	indexes, err := t.arenas.arenaLocked(minSlotBits)
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	// What the first flow of each shard takes.
+	populate(t.heads)
+	indexes.warm(len(indexes.all))
+	t.entries.warm((n + 1) * chunkEntries)
+	t.entries.take(chunkEntries) // has entry 0
 	return t, nil
 }
 
@@ -142,7 +151,7 @@ func shardBits(limit int) int {
 
 // close gives the memory back. The table must not be used any more.
 func (t *Table) close() {
-	unreserve(t.entries)
+	unreserve(t.entries.all)
 	unreserve(t.heads)
 	t.arenas.close()
 }
@@ -184,7 +193,7 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now
 			elsewhere.add(n)
 			continue
 		}
-		if e := &t.entries[n]; e.tuple == *key {
+		if e := &t.entries.all[n]; e.tuple == *key {
 			return t.hit(s, n, Request, ev, opens, now)
 		}
 	}
@@ -203,7 +212,7 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now
 // repliesBy says whether key is the reply tuple of the flow in entry n, whose
 // lock is held.
 func (t *Table) repliesBy(n uint32, key *packet.Tuple) bool {
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	if e.flags&(flagLive|flagOneSided) != flagLive {
 		return false
 	}
@@ -214,7 +223,7 @@ func (t *Table) repliesBy(n uint32, key *packet.Tuple) bool {
 
 // hit is called with s locked, the shard of entry n, and unlocks it.
 func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now uint32) (Flow, Direction, bool) {
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	due := int32(e.deadline-now) <= 0
 	if due || opens && d == Request && e.state.reopens() {
 		s.expired++
@@ -239,7 +248,7 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now u
 // changeLocked moves the flow of entry n to another state and files it anew,
 // since its deadline may be earlier than before and its class another.
 func (t *Table) changeLocked(s *shard, n uint32, rs *RealServer, state State) {
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	switch was, is := states[e.state].active, states[state].active; {
 	case is && !was:
 		rs.active.Add(1)
@@ -254,7 +263,7 @@ func (t *Table) changeLocked(s *shard, n uint32, rs *RealServer, state State) {
 // removeLocked takes the flow out of entry n of the locked shard s. The caller
 // gives the result to removeReply once it holds no lock.
 func (t *Table) removeLocked(s *shard, n uint32) (reply hint) {
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	f := t.flow(e)
 	if tuple, ok := f.Server.Mode.ReplyTuple(f); ok {
 		reply = hint{hash: tuple.Hash(t.seed), entry: n}

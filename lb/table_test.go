@@ -23,7 +23,7 @@ func TestEntryIsOneCacheLine(t *testing.T) {
 
 func TestShardBits(t *testing.T) {
 	for _, tt := range []struct{ limit, want int }{
-		{1, 0}, {256, 0}, {257, 1}, {4096, 4}, {20_000, 6}, {4096 * 64, 6}, {4096*64 + 1, 7}, {10_000_000, 12}, {maxLimit, maxShardBits},
+		{1, 0}, {256, 0}, {257, 1}, {4096, 4}, {20_000, 6}, {2048 * 64, 6}, {2048*64 + 1, 7}, {10_000_000, 13}, {maxLimit, maxShardBits},
 	} {
 		if got := shardBits(tt.limit); got != tt.want {
 			t.Errorf("shardBits(%d) = %d, want %d", tt.limit, got, tt.want)

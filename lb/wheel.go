@@ -12,36 +12,36 @@ import "time"
 // wheel only frees the memory, up to a slot's width later.
 
 const (
-	slotShift     = 4                            // a slot is 16 ticks wide, 1.07 s
-	wheelSlots    = 256                          // so one turn takes 275 s
-	headsPerShard = int(numClasses) * wheelSlots // heads of the lists, 4 KiB
+	slotShift     = 5                            // a slot is 32 ticks wide, 2.1 s
+	wheelSlots    = 128                          // so one turn takes 275 s
+	headsPerShard = int(numClasses) * wheelSlots // heads of the lists, 2 KiB
 )
 
 // fileLocked files entry n, which belongs to the locked shard s, by its state
 // and deadline.
 func (t *Table) fileLocked(s *shard, n uint32) {
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	ahead := min(max(int32(e.deadline>>slotShift-s.turned), 0), wheelSlots-1)
 	slot := (s.turned + uint32(ahead)) % wheelSlots
 	e.filed = uint16(states[e.state].class)*wheelSlots + uint16(slot)
 	head := t.head(n, e.filed)
 	e.prev, e.next = 0, *head
 	if e.next != 0 {
-		t.entries[e.next].prev = n
+		t.entries.all[e.next].prev = n
 	}
 	*head = n
 }
 
 // unfileLocked takes entry n out of the list in which it is filed.
 func (t *Table) unfileLocked(n uint32) {
-	e := &t.entries[n]
+	e := &t.entries.all[n]
 	if e.prev != 0 {
-		t.entries[e.prev].next = e.next
+		t.entries.all[e.prev].next = e.next
 	} else {
 		*t.head(n, e.filed) = e.next
 	}
 	if e.next != 0 {
-		t.entries[e.next].prev = e.prev
+		t.entries.all[e.next].prev = e.prev
 	}
 }
 
@@ -53,10 +53,14 @@ func (t *Table) head(n uint32, filed uint16) *uint32 {
 // burst is how many entries are looked at while a lock is held: some 5 µs.
 const burst = 32
 
-// Sweep frees the flows that are due. It visits a sixteenth of the shards and
+// Sweep frees the flows that are due, and has memory ready for those to come.
+// It visits a sixteenth of the shards and
 // looks at not many more than budget entries; what is left is done by the next
 // calls. It is to be called by one goroutine, some sixteen times a second.
 func (t *Table) Sweep(now time.Duration, budget int) {
+	t.arenas.tidy()
+	t.entries.fill(&t.mu)
+	outgrown := t.arenas.outgrown()
 	for range max(1, len(t.shards)/16) {
 		for more := true; more; {
 			if budget <= 0 {
@@ -66,9 +70,22 @@ func (t *Table) Sweep(now time.Duration, budget int) {
 			looked, more = t.turn(t.cursor, tickOf(now))
 			budget -= looked
 		}
+		t.follow(t.cursor, outgrown)
 		t.cursor = (t.cursor + 1) % uint32(len(t.shards))
 	}
-	t.arenas.tidy()
+}
+
+// follow grows the index of a shard whose size the others have outgrown.
+func (t *Table) follow(id uint32, outgrown int) {
+	if outgrown == 0 {
+		return
+	}
+	s := &t.shards[id]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.slotBits(); b != 0 && b <= outgrown {
+		_ = t.growLocked(s) // where there is no memory it stays as it is
+	}
 }
 
 // turn turns the wheel of a shard until now, or until it has looked at burst
@@ -92,7 +109,7 @@ func (t *Table) turn(id, now uint32) (looked int, more bool) {
 			continue
 		}
 		looked++
-		if int32(t.entries[n].deadline-now) <= 0 {
+		if int32(t.entries.all[n].deadline-now) <= 0 {
 			s.expired++
 			replies[removed] = t.removeLocked(s, n)
 			removed++
@@ -167,7 +184,7 @@ func (t *Table) victimLocked(s *shard, id, now uint32) uint32 {
 			if n == 0 {
 				continue
 			}
-			e := &t.entries[n]
+			e := &t.entries.all[n]
 			if c != classUDP {
 				return n
 			}
