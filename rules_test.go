@@ -46,7 +46,7 @@ var imports = map[string][]string{
 // owners says who alone may import a library, so that it can be replaced in
 // one place. A path stands for all below it, a longer one for itself.
 var owners = map[string][]string{
-	"gvisor.dev/gvisor/pkg/tcpip":         {"packet", "stack"}, // headers and checksums
+	"gvisor.dev/gvisor/pkg/tcpip":         {"packet", "stack", "stack/host"}, // headers and checksums
 	"gvisor.dev/gvisor/pkg/tcpip/stack":   {"stack"},
 	"gvisor.dev/gvisor/pkg/buffer":        {"stack"},
 	"github.com/spf13/viper":              {"config"},
