@@ -75,15 +75,14 @@ type Reload struct {
 
 // Handler answers scrapes from a registry of its own.
 func Handler(s Source) http.Handler {
-	return promhttp.HandlerFor(registry(s), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	return promhttp.HandlerFor(register(prometheus.NewRegistry(), s), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 
 // maxScrapes bounds the scrapes at one time: two servers of Prometheus and a
 // person each are fewer.
 const maxScrapes = 4
 
-func registry(s Source) *prometheus.Registry {
-	r := prometheus.NewPedanticRegistry()
+func register(r *prometheus.Registry, s Source) *prometheus.Registry {
 	r.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

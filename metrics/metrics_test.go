@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/uvs-project/uvs/lb"
@@ -132,8 +133,8 @@ func TestScrape(t *testing.T) {
 	}
 }
 
-func TestNamesFollowPrometheusConventions(t *testing.T) {
-	families, err := registry(busy()).Gather()
+func TestMetricsAreConsistentAndNamedByConvention(t *testing.T) {
+	families, err := register(prometheus.NewPedanticRegistry(), busy()).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
