@@ -80,8 +80,9 @@ func TestTenMillionFlows(t *testing.T) {
 				t.Errorf("%.1f bytes a flow", perFlow)
 			}
 			// Interrupts are charged to the thread that they hit, so a few are not
-			// the table's. Shards grow some 50000 times.
-			if over > tt.flows/1_000_000 {
+			// the table's; a growth that took too long would do so in thousands of
+			// shards.
+			if over > 100 {
 				t.Errorf("%d inserts took more than 1 ms of CPU time", over)
 			}
 		})
