@@ -86,6 +86,9 @@ func (t *Table) add(rs *RealServer, key packet.Tuple, state State, now uint32) (
 }
 
 // find looks key up with an event.
-func (t *Table) find(key packet.Tuple, e event, opens bool, now uint32) (Flow, Direction, bool) {
-	return t.lookup(&key, key.Hash(t.seed), e, opens, now)
+func (t *Table) find(key packet.Tuple, e event, opens bool, now uint32) (f Flow, d Direction, ok bool) {
+	if d, ok = t.lookup(&key, key.Hash(t.seed), e, opens, now, &f); !ok {
+		return Flow{}, 0, false
+	}
+	return f, d, true
 }

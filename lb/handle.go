@@ -40,7 +40,8 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 	}
 	ev, opens := eventOf(p)
 	hash := t.Hash(q.b.table.seed)
-	f, d, ok := q.b.table.lookup(t, hash, ev, opens, tickOf(now))
+	var f Flow
+	d, ok := q.b.table.lookup(t, hash, ev, opens, tickOf(now), &f)
 	if ok {
 		q.hit.add(1)
 	} else {
@@ -50,11 +51,14 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 		if !opens {
 			q.missNonSYN.add(1)
+			if ev == eventKeep {
+				return packet.Drop, packet.NotSYN // a later fragment says nothing without its first
+			}
 			return packet.Pass, packet.NotSYN // the netstack knows what to answer
 		}
 		q.missSYN.add(1)
 		var why packet.Reason
-		f, why = q.open(t, hash, ev, tickOf(now))
+		f, why = q.open(svc, t, hash, ev, tickOf(now))
 		switch why {
 		case packet.OK:
 		case packet.NoRealServer:
@@ -64,7 +68,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 	}
 	f.Server.traffic[q.index].count(p, d)
-	return q.forward(p, f, d, now)
+	return q.forward(p, &f, d, now)
 }
 
 // notBalanced handles a packet that no flow has and that no service takes.
@@ -87,27 +91,23 @@ func (q *Queue) notBalanced(p *packet.Packet) (packet.Verdict, packet.Reason) {
 	return packet.Return, packet.OK
 }
 
-// open lets the service's scheduler choose a real server and remembers the
-// choice.
-func (q *Queue) open(t *packet.Tuple, hash uint64, ev event, now uint32) (Flow, packet.Reason) {
-	for {
-		svc := q.b.state.Load().find(t)
-		if svc == nil {
-			return Flow{}, packet.NoService // a reload took it a moment ago
-		}
+// open lets the scheduler of svc choose a real server and remembers the choice.
+func (q *Queue) open(svc *service, t *packet.Tuple, hash uint64, ev event, now uint32) (Flow, packet.Reason) {
+	for svc != nil {
 		rs := svc.pick(t)
 		if rs == nil {
 			return Flow{}, packet.NoRealServer
 		}
-		if !rs.acquire() {
-			continue // freed by a reload; the snapshot is newer now
+		if rs.acquire() {
+			return q.b.table.insert(Flow{
+				Tuple:  *t,
+				Server: rs,
+				State:  first(t.Proto).next(ev, Request, rs.oneSided),
+			}, hash, now)
 		}
-		return q.b.table.insert(Flow{
-			Tuple:  *t,
-			Server: rs,
-			State:  first(t.Proto).next(ev, Request, rs.oneSided),
-		}, hash, now)
+		svc = q.b.state.Load().find(t) // a reload has freed it a moment ago
 	}
+	return Flow{}, packet.NoService
 }
 
 // refuse tells a client that no real server takes its flow.
@@ -136,8 +136,8 @@ func (q *Queue) answer(p *packet.Packet, kind packet.ErrorKind, mtu int, now tim
 }
 
 // forward rewrites p as a packet of f.
-func (q *Queue) forward(p *packet.Packet, f Flow, d Direction, now time.Duration) (packet.Verdict, packet.Reason) {
-	rw := f.Server.Mode.Rewrite(f, d)
+func (q *Queue) forward(p *packet.Packet, f *Flow, d Direction, now time.Duration) (packet.Verdict, packet.Reason) {
+	rw := f.Server.Mode.Rewrite(*f, d)
 	if rw.None {
 		return packet.Drop, packet.NoReplyPath
 	}

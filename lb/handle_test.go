@@ -147,6 +147,40 @@ func TestErrorDoesNotProlongAFlow(t *testing.T) {
 	}
 }
 
+func TestLaterFragments(t *testing.T) {
+	// As package stack does it: a later fragment gets the ports of its first.
+	send := func(b *lb.Balancer, in []byte, now time.Duration) result {
+		p := packettest.Parsed(t, in)
+		if p.Fragment().Offset > 0 {
+			p.SetPorts(40000, 80)
+		}
+		return handlePacket(t, b, p, now)
+	}
+	for _, whole := range [][]byte{
+		packettest.UDP(client4, web4, packettest.Pad(100)),
+		packettest.UDP(client6, web6, packettest.Pad(100)),
+		packettest.TCP(client4, web4, packettest.SYN, packettest.Pad(100)),
+	} {
+		parts := packettest.Fragments(whole, 48)
+		b := drDirector.start(t)
+		if got := send(b, parts[1], 0); got.verdict != packet.Drop || got.reason != packet.NotSYN {
+			t.Errorf("without the first: %v, %v", got.verdict, got.reason)
+		}
+		for i, part := range parts {
+			if got := send(b, part, 50*time.Second); got.verdict != packet.Send || got.p.NextHop.Family == 0 {
+				t.Errorf("part %d: %v, %v, next hop %v", i, got.verdict, got.reason, got.p.NextHop)
+			}
+		}
+		// It changed no state, but the flow is known to live: a SYN is kept for
+		// a minute from the last part on.
+		for _, now := range []time.Duration{100 * time.Second, 150 * time.Second} {
+			if got := send(b, parts[1], now); got.verdict != packet.Send {
+				t.Errorf("at %v: %v, %v", now, got.verdict, got.reason)
+			}
+		}
+	}
+}
+
 func TestAnswersAreLimited(t *testing.T) {
 	b := director{}.start(t)
 	sent := 0

@@ -169,16 +169,21 @@ func (t *Table) shardOf(hash uint64) uint32 {
 // ownerOf is the shard of entry n.
 func (t *Table) ownerOf(n uint32) uint32 { return uint32(t.owners[n/chunkEntries]) }
 
-// flow copies entry n, whose lock is held.
-func (t *Table) flow(e *entry) Flow {
-	return Flow{Tuple: e.tuple, Server: t.servers.get(e.server), Local: e.local, State: e.state}
+// flow copies an entry whose lock is held.
+func (t *Table) flow(e *entry) (f Flow) {
+	t.copyFlow(&f, e)
+	return f
 }
 
-// lookup finds the flow of a packet with the tuple key, whose hash is given,
+func (t *Table) copyFlow(f *Flow, e *entry) {
+	f.Tuple, f.Server, f.Local, f.State = e.tuple, t.servers.get(e.server), e.local, e.state
+}
+
+// lookup finds the flow f of a packet with the tuple key, whose hash is given,
 // and takes the flow's life on by ev. It finds nothing where the flow is due,
 // or where opens says that the packet opens a new flow and the old one is
 // closed; that flow is removed.
-func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now uint32) (f Flow, d Direction, ok bool) {
+func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now uint32, f *Flow) (d Direction, ok bool) {
 	var elsewhere hints
 	id := t.shardOf(hash)
 	s := &t.shards[id]
@@ -194,7 +199,7 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now
 			continue
 		}
 		if e := &t.entries.all[n]; e.tuple == *key {
-			return t.hit(s, n, Request, ev, opens, now)
+			return Request, t.hit(s, n, Request, ev, opens, now, f)
 		}
 	}
 	s.mu.Unlock()
@@ -202,11 +207,11 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now
 		o := &t.shards[t.ownerOf(n)]
 		o.mu.Lock()
 		if t.repliesBy(n, key) {
-			return t.hit(o, n, Reply, ev, opens, now)
+			return Reply, t.hit(o, n, Reply, ev, opens, now, f)
 		}
 		o.mu.Unlock()
 	}
-	return Flow{}, 0, false
+	return 0, false
 }
 
 // repliesBy says whether key is the reply tuple of the flow in entry n, whose
@@ -222,7 +227,7 @@ func (t *Table) repliesBy(n uint32, key *packet.Tuple) bool {
 }
 
 // hit is called with s locked, the shard of entry n, and unlocks it.
-func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now uint32) (Flow, Direction, bool) {
+func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now uint32, f *Flow) bool {
 	e := &t.entries.all[n]
 	due := int32(e.deadline-now) <= 0
 	if due || opens && d == Request && e.state.reopens() {
@@ -230,9 +235,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now u
 		gone := t.removeLocked(s, n)
 		s.mu.Unlock()
 		t.removeReply(gone)
-		return Flow{}, 0, false
+		return false
 	}
-	f := t.flow(e)
+	t.copyFlow(f, e)
 	if ev != eventPeek {
 		state := e.state.next(ev, d, e.flags&flagOneSided != 0)
 		e.deadline = now + f.Server.service.lifetimes[state]
@@ -242,7 +247,7 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now u
 		}
 	}
 	s.mu.Unlock()
-	return f, d, true
+	return true
 }
 
 // changeLocked moves the flow of entry n to another state and files it anew,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/uvs-project/uvs/packet"
 )
@@ -32,9 +33,10 @@ func BenchmarkLookup(b *testing.B) {
 			}
 			b.Run(fmt.Sprintf("flows=%d/%s", flows, []string{"request", "reply"}[d]), func(b *testing.B) {
 				i := 0
+				var f Flow
 				for b.Loop() {
 					k := &keys[i%len(keys)]
-					if _, got, ok := t.lookup(k, k.Hash(t.seed), eventKeep, true, 1); !ok || got != d {
+					if got, ok := t.lookup(k, k.Hash(t.seed), eventKeep, true, 1, &f); !ok || got != d {
 						b.Fatal("not found")
 					}
 					i++
@@ -66,4 +68,18 @@ func BenchmarkInsert(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkExpire ends a million flows that are due, by sweeps.
+func BenchmarkExpire(b *testing.B) {
+	const flows = 1_000_000
+	for b.Loop() {
+		b.StopTimer()
+		t, _ := filled(b, flows, flows, fakeMode{})
+		b.StartTimer()
+		for t.Len() > 0 {
+			t.Sweep(400*time.Second, sweepBudget)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*flows), "ns/flow")
 }
