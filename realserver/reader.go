@@ -10,13 +10,19 @@ import (
 	"github.com/uvs-project/uvs/stack"
 )
 
+// assumedMTU is how long the packets were, in bytes, that the kernel merged
+// before the socket: what fits into a tunnel over Ethernet. TCP uses it only to
+// judge how often to acknowledge.
+const assumedMTU = 1480
+
 // A reader takes the packets of one socket to the TUN device:
 //
 //  1. receive a batch
 //  2. strip the outer headers, parse the inner packet
 //  3. drop what is not for a VIP
-//  4. merge it with the segments before it, or write those and begin anew
-//  5. at the end of the batch write what is left
+//  4. if the kernel merged it already, say so
+//  5. merge it with the segments before it, or write those and begin anew
+//  6. at the end of the batch write what is left
 type reader struct {
 	socket *socket
 	queue  stack.Queue
@@ -64,6 +70,7 @@ func (r *reader) unpack(n int) error {
 			continue
 		}
 		r.bytes.Add(uint64(p.Len()))
+		p.AdoptUnfinished(assumedMTU)
 		if r.merge.Add(p) {
 			continue
 		}

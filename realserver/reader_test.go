@@ -144,6 +144,15 @@ func TestUnpackMerges(t *testing.T) {
 	}
 }
 
+func TestUnpackKeepsWhatTheKernelMerged(t *testing.T) {
+	super := pt.Super(pt.TCP(client4, vip4, pt.Seq(1), pt.DF, pt.Pad(9000)), 1440)
+	_, tun, unpack := testReader(rawIPIP4)
+	unpack(pt.IP("10.0.0.1", "10.0.0.2", 4, super[packet.VNetLen:]))
+	if diff := cmp.Diff([][]byte{super}, written(tun)); diff != "" {
+		t.Errorf("written (-want +got):\n%s", diff)
+	}
+}
+
 // FuzzUnpack has no answer to compare with: nothing may panic, and nothing may
 // be written but valid packets to a VIP.
 func FuzzUnpack(f *testing.F) {
