@@ -338,7 +338,8 @@ func echoed(conn net.Conn, sent []byte, tries int) error {
 		if _, err = conn.Write(sent); err != nil && !errors.Is(err, unix.EMSGSIZE) {
 			return err
 		}
-		if err = awaitEcho(conn, sent); !errors.Is(err, os.ErrDeadlineExceeded) {
+		// A narrow link shows as silence, or as a socket that has learned of it.
+		if err = awaitEcho(conn, sent); !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, unix.EMSGSIZE) {
 			return err
 		}
 	}

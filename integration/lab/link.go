@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,13 +51,25 @@ func (h *Host) Link(peer *Host, ours, theirs string) *Host {
 // it does so in the background, in milliseconds.
 const linkPatience = 10 * time.Second
 
-// up says that routes by way of an interface work, and no flag of theirs is yet to change.
+// up says that an interface carries packets and has the link-local address
+// that the kernel gives it.
 func (h *Host) up(dev string) error {
 	link, err := h.nl.LinkByName(dev)
-	if err == nil && link.Attrs().OperState != netlink.OperUp {
-		err = fmt.Errorf("%s of %s is %v", dev, h.Name, link.Attrs().OperState)
+	if err != nil {
+		return err
 	}
-	return err
+	if state := link.Attrs().OperState; state != netlink.OperUp {
+		return fmt.Errorf("%s of %s is %v", dev, h.Name, state)
+	}
+	addrs, err := h.nl.AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		return err
+	}
+	usable := func(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0 }
+	if !slices.ContainsFunc(addrs, usable) {
+		return fmt.Errorf("%s of %s has no link-local address", dev, h.Name)
+	}
+	return nil
 }
 
 // plug gives an interface its addresses or its bridge, and sets it up.
