@@ -48,7 +48,7 @@ func setup(lo netlink.Link, o Options, missing []netip.Addr, done *undoStack) (*
 		done.push(func() error { return netlink.LinkSetDown(lo) })
 	}
 	for _, s := range arpSettings {
-		if err := change(lo, s, done); err != nil {
+		if err := changeAll(lo, s, done); err != nil {
 			return nil, err
 		}
 	}
@@ -110,6 +110,31 @@ func linkName(index int) string {
 		return fmt.Sprintf("number %d", index)
 	}
 	return link.Attrs().Name
+}
+
+// changeAll is change for a setting of all interfaces. A container with a
+// read-only /proc/sys lets us set only those of each interface; one that comes
+// later needs another Setup then.
+func changeAll(lo netlink.Link, s setting, done *undoStack) error {
+	mine := &undoStack{}
+	err := change(lo, s, mine)
+	if err == nil {
+		done.push(mine.all)
+		return nil
+	}
+	if undone := mine.all(); undone != nil || !readOnly(err) {
+		return errors.Join(err, undone)
+	}
+	names, err := askingLinks()
+	if err != nil {
+		return err
+	}
+	for _, s.link = range names {
+		if err := change(lo, s, done); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // change raises s to its value where it is lower, and records what it was.

@@ -47,18 +47,39 @@ func Show() (State, error) {
 		}
 	}
 	r, _ := readRecord(lo)
-	var errs []error
-	for _, want := range arpSettings {
-		value, err := want.current()
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		before, ours := r[want.key()]
-		s.Settings = append(s.Settings, SettingState{Name: want.sysctl(), Value: value, Want: want.value, Before: before, Ours: ours})
-	}
+	s.Settings, err = settings(r, len(s.VIPs) > 0)
+	errs := []error{err}
 	s.Tunnels, err = tunnels(r)
 	return s, errors.Join(append(errs, err)...)
+}
+
+// settings are those of all interfaces. Where one is too low and there are
+// VIPs, it is up to each interface's own.
+func settings(r record, inUse bool) ([]SettingState, error) {
+	var states []SettingState
+	var errs []error
+	add := func(s setting) bool {
+		value, err := s.current()
+		if err != nil {
+			errs = append(errs, err)
+			return false
+		}
+		before, ours := r[s.key()]
+		states = append(states, SettingState{Name: s.sysctl(), Value: value, Want: s.value, Before: before, Ours: ours})
+		return value >= s.value
+	}
+	names, err := askingLinks()
+	errs = append(errs, err)
+	for _, s := range arpSettings {
+		if add(s) || !inUse || len(names) == 0 {
+			continue
+		}
+		states = states[:len(states)-1]
+		for _, s.link = range names {
+			add(s)
+		}
+	}
+	return states, errors.Join(errs...)
 }
 
 // tunnels says what unpacks.

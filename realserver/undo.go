@@ -3,6 +3,8 @@ package realserver
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -100,17 +102,21 @@ func undoHost(lo netlink.Link) (did []string, err error) {
 			did = append(did, fmt.Sprintf("TUN device %s removed, which ends its uvs realserver", DefaultDevice))
 		}
 	}
-	for key, before := range r {
+	for _, key := range slices.Sorted(maps.Keys(r)) {
 		link, name, isSetting := strings.Cut(key, "/")
 		if !isSetting {
 			continue
 		}
-		s := setting{link: link, name: name, value: before}
-		if err := s.write(); err != nil {
+		s := setting{link: link, name: name, value: r[key]}
+		err := s.write()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the interface is gone, its settings with it
+		}
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		did = append(did, fmt.Sprintf("%s set back to %d", s.sysctl(), before))
+		did = append(did, fmt.Sprintf("%s set back to %d", s.sysctl(), s.value))
 	}
 	if len(r) > 0 && errors.Join(errs...) == nil {
 		errs = append(errs, writeRecord(lo, foreign, nil))

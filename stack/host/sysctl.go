@@ -53,6 +53,16 @@ func (k kernelSettings) write(s setting, value int) error {
 	return nil
 }
 
+// SetConf gives net.ipv4.conf.IFACE.NAME a value in the namespace of the calling
+// thread. Where /proc/sys is read-only it takes netlink, which can set an
+// interface's own rp_filter, arp_announce, arp_ignore, forwarding and
+// accept_local, but nothing of "all"; then the error is unix.EROFS or
+// fs.ErrPermission.
+func SetConf(iface, name string, value int) error {
+	k := kernelSettings{root: "/proc/sys", nl: &netlink.Handle{}}
+	return k.write(conf(packet.IPv4, iface, name), value)
+}
+
 // writeNumber does not create the file, unlike os.WriteFile, whose error for a
 // device that went away would be about that.
 func writeNumber(name string, value int) error {
@@ -68,6 +78,8 @@ func writeNumber(name string, value int) error {
 var inetConf = map[string]uint16{
 	"forwarding":   1,
 	"rp_filter":    8,
+	"arp_announce": 18,
+	"arp_ignore":   19,
 	"accept_local": 23,
 }
 
