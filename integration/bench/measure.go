@@ -17,7 +17,7 @@ func measure(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	if o.Micro {
-		if rep.Micro, err = runMicro(ctx); err != nil {
+		if rep.Micro, err = runMicro(ctx, o.Quick); err != nil {
 			return nil, err
 		}
 	}

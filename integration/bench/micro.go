@@ -19,12 +19,13 @@ type Micro struct {
 // microPackages are those with a share in the way of a packet.
 var microPackages = []string{"./packet", "./lb", "./modes"}
 
-// microCount is how often each benchmark is repeated.
-const microCount = 3
-
-func runMicro(ctx context.Context) ([]Micro, error) {
+func runMicro(ctx context.Context, quick bool) ([]Micro, error) {
 	fmt.Println("Go benchmarks of", strings.Join(microPackages, ", "))
-	args := []string{"test", "-run", "^$", "-bench", ".", "-benchmem", "-cpu", "1", "-count", strconv.Itoa(microCount), "-p", "1"}
+	count, length := "3", "300ms"
+	if quick {
+		count, length = "1", "50ms"
+	}
+	args := []string{"test", "-run", "^$", "-bench", ".", "-benchmem", "-cpu", "1", "-p", "1", "-count", count, "-benchtime", length}
 	cmd := exec.CommandContext(ctx, "go", append(args, microPackages...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -169,7 +170,7 @@ func formatValue(v float64, unit string) string {
 	case "requests/s", "packets/s", "µs":
 		return fmt.Sprintf("%.0f", v)
 	}
-	return fmt.Sprintf("%v %s", math.Round(v*1000)/1000, unit)
+	return strconv.FormatFloat(math.Round(v*1000)/1000, 'f', -1, 64) + " " + unit
 }
 
 func upper(s string) string {

@@ -68,14 +68,18 @@ var costs = []struct {
 var micros = []struct {
 	text      string
 	pkg, name string
-	value     string // unit that the benchmark reports
+	unit      string // that the benchmark reports
 	limit     float64
 }{
-	{"known flow: parse, lookup, rewrite; 1 M flows", "modes", "KnownFlow", "ns/op", 150},
-	{"known flow: allocations", "modes", "KnownFlow", "allocs/op", 0},
-	{"flow table: memory at 10 M flows", "lb", "TableInsert10M", "B/flow", 128},
-	{"flow table: insert, mean", "lb", "TableInsert10M", "ns/insert", 400},
-	{"flow table: longest stop while it grows", "lb", "TableInsert10M", "max-ns", 1e6},
+	{"known flow of nat: parse, lookup, rewrite; 1 M flows", "lb", "KnownFlow/nat", "ns/op", 150},
+	{"the same, allocations", "lb", "KnownFlow/nat", "allocs/op", 0},
+	{"known flow of dr", "lb", "KnownFlow/dr", "ns/op", 150},
+	{"the same, allocations", "lb", "KnownFlow/dr", "allocs/op", 0},
+	{"known flow of fullnat", "lb", "KnownFlow/fullnat", "ns/op", 150},
+	{"the same, allocations", "lb", "KnownFlow/fullnat", "allocs/op", 0},
+	{"flow table: memory, 10 M flows", "lb", "Grow", "B/flow", 128},
+	{"flow table: insert, mean of 10 M flows of nat", "lb", "Insert/nat/flows=10000000", "ns/flow", 400},
+	{"flow table: longest stop on the way to 10 M flows", "lb", "Grow", "longest-ns", 1e6},
 }
 
 // targets holds the report against all promises.
@@ -99,7 +103,7 @@ func (r *Report) targets() (all []target) {
 		}
 	}
 	for _, m := range micros {
-		all = append(all, target{text: m.text, limit: m.limit, unit: m.value, atMost: true, got: r.micro(m.pkg, m.name, m.value)})
+		all = append(all, target{text: m.text, limit: m.limit, unit: m.unit, atMost: true, got: r.micro(m.pkg, m.name, m.unit)})
 	}
 	return all
 }
@@ -116,7 +120,7 @@ func (r *Report) ratio(test, of, by string) figure {
 func (r *Report) micro(pkg, name, unit string) figure {
 	for _, m := range r.Micro {
 		if v, ok := m.Values[unit]; ok && m.Package == pkg && m.Name == name {
-			return figure{value: v, low: v, top: v, rounds: microCount}
+			return figure{value: v, low: v, top: v, rounds: 1}
 		}
 	}
 	return figure{}
