@@ -78,6 +78,7 @@ func TestBadInput(t *testing.T) {
 				test.prepare(host)
 			}
 			drawn(t, l)
+			settled(t, host)
 			before := inventory(t, host)
 			dir := t.TempDir()
 			d := &director{file: filepath.Join(dir, "uvs.yaml"), socket: filepath.Join(dir, "uvs.sock")}

@@ -53,6 +53,21 @@ func readyBed(t *testing.T, list []variant) *bed {
 	return b
 }
 
+// settled waits until the kernel has made the routes of every address, which
+// for IPv6 takes until nobody else on the link claims it.
+func settled(t *testing.T, h *lab.Host) {
+	t.Helper()
+	err := lab.Wait(within(t), "addresses without doubt", func() error {
+		if out := run(t, h, "ip", "-6", "address"); strings.Contains(out, "tentative") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // inventory is everything that a director could leave behind in a host, one
 // fact a line.
 func inventory(t *testing.T, h *lab.Host) []string {
