@@ -35,7 +35,7 @@ var imports = map[string][]string{
 	"config":            {},
 	"metrics":           {"packet", "lb", "stack"},
 	"admin":             {},
-	"realserver":        {"packet", "stack"},
+	"realserver":        {"packet", "stack", "stack/host"},
 	"demo":              {"integration/lab", "realserver"},
 	"cmd/uvs":           {"any"},
 	"integration":       {"integration/lab"},
