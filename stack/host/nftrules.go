@@ -47,13 +47,13 @@ type ruleBuilder struct {
 	err        error
 }
 
-// family adds the rules of one family:
+// family adds the rules of one family, where notrack is "notrack accept":
 //
 //	ip daddr @vip4 notrack
 //	ip daddr @pool4 notrack
+//	ip saddr @server4 FRAGMENT mark
 //	ip saddr . meta l4proto . th sport @reply4 notrack (and mark, where they are too many for rules)
 //	ip saddr . meta l4proto @any4 notrack (likewise)
-//	ip saddr @server4 FRAGMENT mark
 //	meta l4proto icmp TYPE IS ERROR, embedded daddr . l4proto . dport @reply4 (or daddr . l4proto @any4) mark notrack
 func (b *ruleBuilder) family(in, out *nftables.Chain, l layout, f filter) error {
 	if len(f.vips) > 0 {
@@ -92,6 +92,8 @@ func (b *ruleBuilder) replies(in *nftables.Chain, l layout, replies []Reply) {
 	}
 	servers = slices.Compact(servers) // sorted already
 	server := b.set("server", l, l.addrType, false, addrElements(servers))
+	// Before the others: a first fragment has ports that they would match.
+	b.rule(in, family(l), address(l, l.src), lookup(server), fragment(l), b.setMark())
 	withProto := nftables.MustConcatSetType(l.addrType, nftables.TypeInetProto)
 	withPort := nftables.MustConcatSetType(l.addrType, nftables.TypeInetProto, nftables.TypeInetService)
 
@@ -112,7 +114,6 @@ func (b *ruleBuilder) replies(in *nftables.Chain, l layout, replies []Reply) {
 		b.rule(in, family(l), address(l, l.src), []expr.Any{proto}, lookup(set), markReply, notrack())
 		b.rule(in, family(l), icmpError(l), embedded, lookup(set), b.setMark(), notrack())
 	}
-	b.rule(in, family(l), address(l, l.src), lookup(server), fragment(l), b.setMark())
 }
 
 // rule adds a rule that is made of parts.
@@ -172,7 +173,11 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-func notrack() []expr.Any { return []expr.Any{&expr.Notrack{}} }
+// notrack ends the chain too: no packet is exempted twice, and it has two of
+// our hooks to pass.
+func notrack() []expr.Any {
+	return []expr.Any{&expr.Notrack{}, &expr.Verdict{Kind: expr.VerdictAccept}}
+}
 
 func iifname(device string) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
