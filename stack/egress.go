@@ -32,16 +32,16 @@ const splitRoom = 128 << 10
 //     that it is too big. Direct routing cannot do that: the kernel would
 //     route the VIP to us again.
 //  4. Known neighbour: the frame is made in the packet's headroom and joins
-//     the batch. Unknown: it waits (neighbour.go).
+//     those that leave together (sender.go). Unknown: it waits (neighbour.go).
 type egress struct {
 	mode   EgressMode
 	routes Routes // nil: there is no link egress
 	queue  Queue
-	frames *frameBatch // nil if routes is
+	link   *sender // nil if routes is
 
 	splitter packet.Splitter
 	segment  packet.Packet
-	room     []byte // segments that wait in frames lie here
+	room     []byte // segments that are held lie here
 	used     int    // bytes of room
 
 	tally *tally
@@ -110,17 +110,12 @@ func (e *egress) leave(p *packet.Packet, hop *Hop, now time.Duration) (held bool
 	mac, known := hop.Neighbour.Link()
 	frame := putFrame(p, hop.Source, mac)
 	if !known {
-		if hop.Neighbour.wait(waitingFrame{frame: frame, ifindex: hop.IfIndex, since: now, socket: e.frames.socket, count: e.count}) {
+		if hop.Neighbour.wait(waitingFrame{frame: frame, ifindex: hop.IfIndex, since: now, socket: e.link.batch.socket, count: e.count}) {
 			e.routes.Resolve(hop)
 		}
 		return false
 	}
-	e.frames.add(frame, hop.IfIndex)
-	if e.frames.full() {
-		e.flush()
-		return false
-	}
-	return true
+	return e.link.send(frame, hop.IfIndex, p.VNet.GSOType == packet.GSONone)
 }
 
 // toKernel leaves the routing of p to the kernel.
@@ -147,17 +142,11 @@ func (e *egress) write(p *packet.Packet) bool {
 	return true
 }
 
-// flush sends the batch.
+// flush sends what is held.
 func (e *egress) flush() {
 	e.used = 0
-	if e.frames == nil || e.frames.n == 0 {
-		return
-	}
-	n := e.frames.n
-	sent := e.frames.flush()
-	e.tally.byLink += uint64(sent)
-	if sent < n {
-		e.count.lost[packet.SendFailed].Add(uint64(n - sent))
+	if e.link != nil {
+		e.link.flush()
 	}
 }
 

@@ -7,9 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/gopacket/gopacket/layers"
 
-	"github.com/uvs-project/uvs/integration/lab"
 	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/packet/packettest"
 )
@@ -44,7 +42,7 @@ func through(t *testing.T, h Handler, o Options, now time.Duration, in ...[]byte
 	q := &recordQueue{}
 	l := newLoop(q, h, &Road{fragments: newFragments()}, o)
 	if o.Routes != nil {
-		l.egress.frames = newFrameBatch(&linkSocket{fd: -1})
+		l.egress.link = &sender{batch: newFrameBatch(&linkSocket{fd: -1}), tally: &l.tally, count: &l.count}
 	}
 	for _, b := range in {
 		buf := make([]byte, packet.Headroom-packet.VNetLen+len(b))
@@ -183,74 +181,5 @@ func TestNeighbourThatNobodyResolvesIsAskedAgain(t *testing.T) {
 	}
 	if got := count.lost[packet.NoNeighbour].Load(); got != 1 {
 		t.Errorf("%d frames dropped, want the one that waited too long", got)
-	}
-}
-
-func TestFramesReachTheLink(t *testing.T) {
-	s := newScene(t, 1, true)
-	dev, err := s.director.Netlink().LinkByName("server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	capture, err := s.server.Capture("director", func(f *lab.Frame) bool {
-		udp, ok := f.Packet(false).TransportLayer().(*layers.UDP)
-		return ok && udp.DstPort == 9
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var socket *linkSocket
-	if err := s.director.Do(func() (err error) {
-		socket, err = openLinkSocket()
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	mac := MAC(s.server.MAC("director"))
-	frame := func(data string, pad int) []byte {
-		ip := packettest.UDP("192.0.2.2:1", "198.51.100.2:9", packettest.Data(data))
-		if pad > 0 {
-			ip = packettest.UDP("192.0.2.2:1", "198.51.100.2:9", packettest.Pad(pad))
-		}
-		return putFrame(packettest.Parsed(t, ip), MAC(dev.Attrs().HardwareAddr), mac)
-	}
-	arrives := func(data string) {
-		t.Helper()
-		if _, err := capture.Wait(within(t), data, func(f *lab.Frame) bool {
-			return string(f.Packet(false).TransportLayer().LayerPayload()) == data
-		}); err != nil {
-			t.Error(err)
-		}
-	}
-
-	b := newFrameBatch(socket)
-	b.add(frame("first", 0), dev.Attrs().Index)
-	b.add(frame("", 9000), dev.Attrs().Index) // too long for the device
-	b.add(frame("second", 0), dev.Attrs().Index)
-	b.add(frame("nowhere", 0), 1<<20)
-	b.add(frame("third", 0), dev.Attrs().Index)
-	if sent := b.flush(); sent != 3 {
-		t.Errorf("%d frames sent, want the 3 good ones", sent)
-	}
-	for _, data := range []string{"first", "second", "third"} {
-		arrives(data)
-	}
-
-	n, count := NewNeighbour(sceneRIPs[0]), new(counters)
-	late := frame("late", 0)
-	copy(late[packet.VNetLen:], make([]byte, 6))
-	n.wait(waitingFrame{frame: late, ifindex: dev.Attrs().Index, socket: socket, count: count})
-	clear(late) // what waits is a copy
-	n.Set(mac)
-	arrives("late")
-
-	if err := socket.close(); err != nil {
-		t.Fatal(err)
-	}
-	n.Fail()
-	n.wait(waitingFrame{frame: frame("too late", 0), ifindex: dev.Attrs().Index, socket: socket, count: count})
-	n.Set(mac)
-	if got := count.lost[packet.SendFailed].Load(); got != 1 {
-		t.Errorf("%d frames failed after the socket was closed, want 1", got)
 	}
 }

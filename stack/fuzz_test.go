@@ -54,7 +54,7 @@ func FuzzRoad(f *testing.F) {
 	var loops []*loop
 	for _, h := range handlers {
 		l := newLoop(&loopback{}, h, road, Options{Routes: routes})
-		l.egress.frames = newFrameBatch(&linkSocket{fd: -1})
+		l.egress.link = &sender{batch: newFrameBatch(&linkSocket{fd: -1}), tally: &l.tally, count: &l.count}
 		loops = append(loops, l)
 	}
 	var now time.Duration

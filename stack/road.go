@@ -12,7 +12,7 @@
 //	5    ├─ Send: an encapsulated super-packet is split           (egress.go)
 //	6    │     ├─ kernel ─► written to the TUN device, the host routes it
 //	7    │     └─ link ───► hop and neighbour by Routes           (routes.go, neighbour.go)
-//	8    └─ flush: the frames of the batch leave by one sendmmsg  (link.go)
+//	8    └─ flush: the frames of the batch leave together        (sender.go, ring.go, link.go)
 //
 // Queues share nothing that they write but the fragment table and the frames
 // that wait for a neighbour, both off the usual way. Buffers are made once;
@@ -67,11 +67,9 @@ func New(tun TUN, handler func(queue int) Handler, o Options) (*Road, error) {
 		if o.Routes == nil {
 			continue
 		}
-		s, err := openLinkSocket()
-		if err != nil {
+		if l.egress.link, err = openSender(&l.tally, &l.count); err != nil {
 			return nil, errors.Join(err, r.Close())
 		}
-		l.egress.frames = newFrameBatch(s)
 	}
 	return r, nil
 }
@@ -111,8 +109,8 @@ func (r *Road) Close() error {
 	r.netstack.close()
 	var errs []error
 	for _, l := range r.loops {
-		if l.egress.frames != nil {
-			errs = append(errs, l.egress.frames.socket.close())
+		if l.egress.link != nil {
+			errs = append(errs, l.egress.link.close())
 		}
 	}
 	return errors.Join(errs...)
