@@ -16,15 +16,16 @@ import (
 
 // topology is the network as it is shown.
 const topology = `
-    client ──────────────── router ──────────────── director
-    198.18.0.2              198.18.0.1   192.0.2.1  192.0.2.11      VIPs  203.0.113.0/24
-    2001:db8:c::2                                   10.0.0.11             2001:db8:a::/64
-                               │ lan                    │ lan       LIPs  198.51.100.0/29
-                               │ 10.0.0.1               │                 2001:db8:f::/125
-                   ┌───────────┴──────┬─────────────────┘
-                  rs1                rs2
-                  10.0.0.21          10.0.0.22
-                  2001:db8:e::21     2001:db8:e::22
+   client ───────────── router ───────────── director
+   198.18.0.2              │                    │  10.0.0.11, 2001:db8:e::11
+   2001:db8:c::2           └─────── lan ────────┘
+                                 │       │
+                               rs1       rs2
+                         10.0.0.21       10.0.0.22          for nat .121 and .122,
+                    2001:db8:e::21       2001:db8:e::22     which answer by the director
+
+   VIPs  203.0.113.0/24   2001:db8:a::/64    routed to the director
+   LIPs  198.51.100.0/29  2001:db8:f::/125   stand in for the clients in fullnat
 `
 
 const (

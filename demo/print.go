@@ -86,7 +86,11 @@ func (p *printer) result(r *Result) {
 		p.printf("   %s http %s   udp %s\n", p.paint(dim, "spread  "), r.HTTP, r.UDP)
 	}
 	if r.Download > 0 {
-		p.printf("   %s up %.1f Gbit/s, down %.1f Gbit/s\n", p.paint(dim, "speed   "), r.Upload, r.Download)
+		past := ""
+		if direct {
+			past = p.paint(dim, " past the director")
+		}
+		p.printf("   %s up %.1f Gbit/s, down %.1f Gbit/s%s\n", p.paint(dim, "speed   "), r.Upload, r.Download, past)
 	}
 	for _, e := range r.Errors {
 		for line := range strings.Lines(e) {
