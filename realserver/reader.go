@@ -21,14 +21,15 @@ const assumedMTU = 1480
 //  2. strip the outer headers, parse the inner packet
 //  3. drop what is not for a VIP
 //  4. if the kernel merged it already, say so
-//  5. merge it with the segments before it, or write those and begin anew
+//  5. merge it with the segments of its connection before it, or write those
+//     and begin anew
 //  6. at the end of the batch write what is left
 type reader struct {
 	socket *socket
 	queue  stack.Queue
 	vips   map[packet.Endpoint]bool // port 0; immutable
 	batch  *batch
-	merge  packet.Coalescer
+	merge  merger
 	counters
 }
 
@@ -71,15 +72,16 @@ func (r *reader) unpack(n int) error {
 		}
 		r.bytes.Add(uint64(p.Len()))
 		p.AdoptUnfinished(assumedMTU)
-		if r.merge.Add(p) {
-			continue
-		}
-		if err := r.flush(); err != nil {
+		if err := r.write(r.merge.add(p)); err != nil {
 			return err
 		}
-		r.merge.Start(p)
 	}
-	return r.flush()
+	for p := r.merge.next(); p != nil; p = r.merge.next() {
+		if err := r.write(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // strip makes p the inner packet, if it is for a VIP.
@@ -100,10 +102,9 @@ func (r *reader) strip(p *packet.Packet, class uint8) packet.Reason {
 	return packet.OK
 }
 
-// flush writes what has been merged. What the kernel refuses is dropped and
+// write gives p, which may be nil, to the kernel. What it refuses is dropped and
 // counted.
-func (r *reader) flush() error {
-	p := r.merge.Finish()
+func (r *reader) write(p *packet.Packet) error {
 	if p == nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package realserver
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -120,27 +121,54 @@ func TestUnpackMerges(t *testing.T) {
 		return pt.TCP(src, vip4, append([]pt.Option{pt.Seq(seq), pt.DF, pt.Pad(100)}, opts...)...)
 	}
 	outer := func(inner []byte) []byte { return pt.IP("10.0.0.1", "10.0.0.2", 4, inner) }
+	other := "192.0.2.3:4000"
 	r, tun, unpack := testReader(rawIPIP4)
 	unpack(
-		outer(segment(client4, 1)), outer(segment(client4, 101)), outer(segment(client4, 201)), // one super-packet
-		outer(segment("192.0.2.3:4000", 1)),
-		outer(segment(client4, 401)),
+		outer(segment(client4, 1)), outer(segment(other, 1)), outer(segment(client4, 101)), // two super-packets
+		outer(segment(other, 101)), outer(segment(client4, 201)), outer(segment(other, 201)),
+		outer(segment(client4, 401)), // does not follow
 	)
-	var sizes []int // payload per segment, and segments
+	got := map[string][]int{} // segments of each write, by client
 	for _, b := range written(tun) {
 		p := pt.ParsedVNet(t, b)
 		if err := pt.CheckPacket(p); err != nil {
 			t.Error(err)
 		}
-		sizes = append(sizes, p.Segments())
+		client := netip.AddrPortFrom(p.Tuple.Src.Netip(p.Tuple.Family), p.Tuple.SrcPort).String()
+		got[client] = append(got[client], p.Segments())
 	}
-	if diff := cmp.Diff([]int{3, 1, 1}, sizes); diff != "" {
+	if diff := cmp.Diff(map[string][]int{client4: {3, 1}, other: {3}}, got); diff != "" {
 		t.Errorf("segments of each write (-want +got):\n%s", diff)
 	}
 	var s Stats
 	r.addTo(&s)
-	if s.Packets != 5 || s.Writes != 3 {
-		t.Errorf("stats %+v, want 5 packets in 3 writes", s)
+	if s.Packets != 7 || s.Writes != 3 {
+		t.Errorf("stats %+v, want 7 packets in 3 writes", s)
+	}
+}
+
+func TestUnpackKeepsTheOrderOfEachFlow(t *testing.T) {
+	const flows, each = 2*openFlows + 3, 2 // more than can be merged at the same time
+	var batch [][]byte
+	for n := range each {
+		for f := range flows {
+			batch = append(batch, pt.IP("10.0.0.1", "10.0.0.2", 4, pt.UDP(fmt.Sprintf("192.0.2.2:%d", 4000+f), vip4, pt.Pad(n))))
+		}
+	}
+	_, tun, unpack := testReader(rawIPIP4)
+	unpack(batch...)
+	seen := map[uint16]int{}
+	for _, b := range written(tun) {
+		p := pt.ParsedVNet(t, b)
+		if n := p.Len() - 28; n != seen[p.Tuple.SrcPort] {
+			t.Errorf("port %d: packet %d where %d is due", p.Tuple.SrcPort, n, seen[p.Tuple.SrcPort])
+		}
+		seen[p.Tuple.SrcPort]++
+	}
+	for f := range flows {
+		if n := seen[uint16(4000+f)]; n != each {
+			t.Errorf("port %d: %d packets written, want %d", 4000+f, n, each)
+		}
 	}
 }
 
