@@ -115,9 +115,12 @@ func (d *Decapsulator) Run(ctx context.Context, log *slog.Logger) error {
 		errs = append(errs, r.stop())
 	}
 	wg.Wait()
-	cause := context.Cause(ctx)
+	cause, s := context.Cause(ctx), d.Stats()
+	log.Info("stopped", "why", cause, "packets", s.Packets, "bytes", s.Bytes, "writes", s.Writes)
+	if dropped := s.droppedSince(Stats{}); dropped != nil {
+		log.Warn("tunnel packets dropped in all", dropped...)
+	}
 	if errors.Is(cause, errDeviceGone) {
-		log.Info("stopped", "why", cause)
 		return nil
 	}
 	if !errors.Is(cause, context.Canceled) {
