@@ -223,6 +223,22 @@ func TestIDsAreRecycled(t *testing.T) {
 	}
 }
 
+func TestFreedRecordTakesNoFlow(t *testing.T) {
+	r := new(record)
+	if !r.acquire() || r.free() {
+		t.Error("a record was freed that has a flow")
+	}
+	r.release()
+	if !r.free() {
+		t.Error("a record without flows was not freed")
+	}
+	for range 2 {
+		if r.acquire() {
+			t.Error("a freed record took a flow")
+		}
+	}
+}
+
 // TestReloadUnderTraffic reloads while several queues carry packets and flows
 // end. Every packet must find a real server that exists; at the end nothing may
 // be left of anything.

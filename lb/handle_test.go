@@ -263,6 +263,41 @@ func TestPathMTU(t *testing.T) {
 	})
 }
 
+func TestPathMTUIsOfRequests(t *testing.T) {
+	b := natDirector.start(t)
+	b.SetPathMTU(netip.MustParseAddr(rip4), 1400)
+	handle(t, b, packettest.UDP(client4, web4), 0)
+	reply := packettest.UDP(mapped4, client4, packettest.DF, packettest.Pad(1472))
+	if got := handle(t, b, reply, 0); got.verdict != packet.Send || got.reason != packet.OK {
+		t.Errorf("a reply that is larger than the path to the real server: %v, %v", got.verdict, got.reason)
+	}
+}
+
+func TestTraffic(t *testing.T) {
+	b := natDirector.start(t)
+	handle(t, b, packettest.TCP(client4, web4, packettest.SYN), 0)                       // 40 bytes
+	handle(t, b, packettest.TCP(mapped4, client4, packettest.SYNACK), 0)                 // 40
+	super := packettest.Super(packettest.TCP(client4, web4, packettest.Pad(2500)), 1000) // 1040, 1040, 540
+	handlePacket(t, b, packettest.ParsedVNet(t, super), 0)
+	handle(t, b, packettest.TCP(client6, web6, packettest.SYN), 0) // 60
+
+	s := b.Stats()
+	if want := (lb.Lookups{Hit: 2, MissSYN: 2}); s.Lookups != want {
+		t.Errorf("lookups %+v, want %+v", s.Lookups, want)
+	}
+	if s.Flows.Now != 2 || s.Flows.Created != 2 || s.Flows.Limit != 10_000 {
+		t.Errorf("flows %+v", s.Flows)
+	}
+	want := lb.Traffic{RequestPackets: 5, RequestBytes: 2720, ReplyPackets: 1, ReplyBytes: 40}
+	if got := s.Services[0].Traffic; got != want {
+		t.Errorf("service: %+v, want %+v", got, want)
+	}
+	want = lb.Traffic{RequestPackets: 1, RequestBytes: 60}
+	if rs := s.Services[0].RealServers[0]; rs.Traffic != want || rs.Mode != "nat" || rs.Endpoint.AddrPort().String() != mapped6 {
+		t.Errorf("the newest real server: %+v, want %+v", rs, want)
+	}
+}
+
 func TestServiceLookup(t *testing.T) {
 	rr, err := sched.New("rr")
 	if err != nil {
