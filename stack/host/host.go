@@ -83,8 +83,9 @@ type Host struct {
 	mirror    *mirror
 	announcer *announcer
 
-	onChange atomic.Pointer[func()]
-	stop     func() // ends what Open started and waits for it
+	pathErrors *pathErrors
+	onChange   atomic.Pointer[func()]
+	stop       func() // ends what Open started and waits for it
 
 	mu        sync.Mutex
 	closed    bool                // guarded by mu

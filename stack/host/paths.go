@@ -25,7 +25,7 @@ func (h *Host) SourceFor(dst netip.Addr) (netip.Addr, error) {
 }
 
 // PathMTU is the largest packet, in bytes, that the host's route to dst
-// carries, with what the kernel has learned of the path. OnChange tells when
+// carries, with what the kernel or uvs has learned of the path. OnChange tells when
 // to ask again.
 func (h *Host) PathMTU(dst netip.Addr) (int, error) {
 	r, err := h.routeTo(dst)
@@ -36,10 +36,13 @@ func (h *Host) PathMTU(dst netip.Addr) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("device of the route to %v: %w", dst, err)
 	}
-	if r.MTU != 0 {
-		return min(r.MTU, link.Attrs().MTU), nil
+	mtu := link.Attrs().MTU
+	for _, told := range []int{r.MTU, h.pathErrors.mtu(dst)} {
+		if told != 0 {
+			mtu = min(mtu, told)
+		}
 	}
-	return link.Attrs().MTU, nil
+	return mtu, nil
 }
 
 // CheckRoute says what keeps packets from a real server. direct asks for more:

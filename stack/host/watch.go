@@ -37,6 +37,10 @@ func (h *Host) start() (err error) {
 	}
 	closers = append(closers, closeSender)
 	h.announcer = newAnnouncer(h.log)
+	if h.pathErrors, err = newPathErrors(h.routesChanged); err != nil {
+		return err
+	}
+	closers = append(closers, h.pathErrors.close)
 	changes, err := subscribe()
 	if err != nil {
 		return err
@@ -74,7 +78,7 @@ func (h *Host) start() (err error) {
 }
 
 // OnChange sets what is called, from another goroutine, after routes, devices
-// or policy rules of the host changed: PathMTU, SourceFor and CheckRoute may
+// or policy rules of the host changed or a router told what a path carries: PathMTU, SourceFor and CheckRoute may
 // have other answers then. It must not call Close.
 func (h *Host) OnChange(f func()) { h.onChange.Store(&f) }
 
