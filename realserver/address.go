@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -24,11 +25,10 @@ const lifetimeForever = 0xffffffff
 
 // An address is one address of the host as the kernel tells it.
 type address struct {
-	ip    netip.Addr
-	bits  int
-	link  int  // index of its interface
-	scope int  // RT_SCOPE_*
-	ours  bool // has our protocol number
+	ip   netip.Addr
+	bits int
+	link int  // index of its interface
+	ours bool // has our protocol number
 }
 
 // addresses lists every address of the host.
@@ -50,7 +50,7 @@ func addresses() ([]address, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list addresses: %w", err)
 		}
-		a := address{bits: int(msg.Prefixlen), link: int(msg.Index), scope: int(msg.Scope)}
+		a := address{bits: int(msg.Prefixlen), link: int(msg.Index)}
 		for _, attr := range attrs {
 			switch attr.Attr.Type {
 			case unix.IFA_LOCAL:
@@ -66,6 +66,14 @@ func addresses() ([]address, error) {
 		list = append(list, a)
 	}
 	return list, nil
+}
+
+// onLoopback are the addresses on lo that may be VIPs.
+func onLoopback(lo netlink.Link) ([]address, error) {
+	list, err := addresses()
+	return slices.DeleteFunc(list, func(a address) bool {
+		return a.link != lo.Attrs().Index || a.bits != a.ip.BitLen() || unfit(a.ip) != ""
+	}), err
 }
 
 // addVIP puts vip on the interface lo. It is no candidate for the source of

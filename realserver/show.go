@@ -36,15 +36,13 @@ func Show() (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	list, err := addresses()
+	list, err := onLoopback(lo)
 	if err != nil {
 		return State{}, err
 	}
 	var s State
 	for _, a := range list {
-		if a.link == lo.Attrs().Index && a.bits == a.ip.BitLen() && unfit(a.ip) == "" {
-			s.VIPs = append(s.VIPs, VIP{Addr: a.ip, Ours: a.ours})
-		}
+		s.VIPs = append(s.VIPs, VIP{Addr: a.ip, Ours: a.ours})
 	}
 	r, _ := readRecord(lo)
 	s.Settings, err = settings(r, len(s.VIPs) > 0)

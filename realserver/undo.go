@@ -42,20 +42,13 @@ func Undo(vips []netip.Addr) (did []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := addresses()
+	list, err := onLoopback(lo)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
-	left := 0
 	for _, a := range list {
-		if a.link != lo.Attrs().Index || a.bits != a.ip.BitLen() || unfit(a.ip) != "" {
-			continue
-		}
-		if named := slices.Contains(vips, a.ip); !named && (len(vips) > 0 || !a.ours) {
-			if a.ours {
-				left++
-			}
+		if wanted := slices.Contains(vips, a.ip) || len(vips) == 0 && a.ours; !wanted {
 			continue
 		}
 		if err := removeVIP(lo, a.ip); err != nil {
@@ -64,7 +57,12 @@ func Undo(vips []netip.Addr) (did []string, err error) {
 		}
 		did = append(did, fmt.Sprintf("VIP %v removed from lo", a.ip))
 	}
-	if left > 0 {
+	// Looked up anew, as another Undo may run beside this one: the one that
+	// removes the last VIP finds none left.
+	if list, err = onLoopback(lo); err != nil {
+		return did, errors.Join(append(errs, err)...)
+	}
+	if slices.ContainsFunc(list, func(a address) bool { return a.ours }) {
 		return did, errors.Join(errs...)
 	}
 	more, err := undoHost(lo)
