@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// addressProtocol marks an address as made here (IFA_PROTO, Linux 5.18;
-// `ip -d address` shows it). An older kernel does not keep the mark: there the
-// VIPs to be removed must be named.
+// addressProtocol marks an address as made here (IFA_PROTO, Linux 5.18). An
+// older kernel does not keep the mark: there the VIPs to be removed must be
+// named.
 const addressProtocol = 0x75 // 'u'; IANA has no registry, the kernel itself uses 1 to 3
 
 // ifaProto is IFA_PROTO of linux/if_addr.h.
