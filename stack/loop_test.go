@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
@@ -161,8 +162,8 @@ func TestRoadKeepsTheOrderOfAQueue(t *testing.T) {
 	}
 	for i := range n {
 		want := packettest.TCP("192.0.2.1:1234", "10.0.0.1:8080", packettest.Seq(uint32(i)), packettest.Pad(i*100))
-		if diff := cmp.Diff(want, next(t, tun, 1)[packet.VNetLen:]); diff != "" {
-			t.Fatalf("packet %d (-want +got):\n%s", i, diff)
+		if got := next(t, tun, 1)[packet.VNetLen:]; !bytes.Equal(got, want) {
+			t.Fatalf("packet %d:\n%swant:\n%s", i, packettest.Dump(got), packettest.Dump(want))
 		}
 	}
 }
