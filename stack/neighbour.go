@@ -79,24 +79,26 @@ func (n *Neighbour) Set(mac MAC) {
 	for i, b := range mac {
 		w |= uint64(b) << (40 - 8*i)
 	}
-	for _, f := range n.change(w) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, f := range n.takeWaitingLocked() {
 		f.send(mac)
 	}
+	n.link.Store(w) // last: no later frame overtakes those that waited
 }
 
 // Fail says that the address could not be resolved, or is known no more, and
 // drops what waited for it. The next packet asks anew.
 func (n *Neighbour) Fail() {
-	for _, f := range n.change(0) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.link.Store(0)
+	for _, f := range n.takeWaitingLocked() {
 		f.count.lose(packet.NoNeighbour)
 	}
 }
 
-// change stores a new link word and takes away what waited.
-func (n *Neighbour) change(link uint64) []waitingFrame {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.link.Store(link)
+func (n *Neighbour) takeWaitingLocked() []waitingFrame {
 	fs := n.waiting
 	n.waiting, n.bytes = nil, 0
 	return fs
@@ -106,7 +108,9 @@ func (f *waitingFrame) send(mac MAC) {
 	copy(f.frame[packet.VNetLen:], mac[:])
 	if f.socket.sendOne(f.frame, f.ifindex) != nil {
 		f.count.lose(packet.SendFailed)
+		return
 	}
+	f.count.byLink.Add(1)
 }
 
 // wait lets a copy of frame wait for n's address; frame itself may be reused
