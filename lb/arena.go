@@ -16,7 +16,8 @@ type arenas struct {
 	retired [][]uint64 // left by the last shard; unmapping takes long, so the sweeper does it
 }
 
-// An arena has room for the indexes of all shards at one size.
+// An arena has room for the indexes of all shards at one size, and for the page
+// that the sweeper may hold.
 type arena struct {
 	region[uint64]
 	users int // shards that have an index here
@@ -44,7 +45,7 @@ func (a *arenas) arenaLocked(size int) (*arena, error) {
 		return nil, fmt.Errorf("a shard's index of 2^%d slots", size)
 	}
 	if a.bySize[size] == nil {
-		slots, err := reserve[uint64](a.shards << size)
+		slots, err := reserve[uint64](a.shards<<size + pageOf[uint64]())
 		if err != nil {
 			return nil, err
 		}
@@ -84,13 +85,15 @@ func (a *arenas) tidy() {
 	a.mu.Lock()
 	retired := a.retired
 	a.retired = nil
-	var alive []*arena
+	var filling []*arena
 	for size := minSlotBits; size < len(a.bySize)-1; size++ {
 		r := a.bySize[size]
 		if r == nil {
 			continue
 		}
-		alive = append(alive, r)
+		if r.users < a.shards {
+			filling = append(filling, r)
+		}
 		if r.users > a.shards/2 {
 			_, _ = a.arenaLocked(size + 1) // where there is no memory, who needs it will be told
 		}
@@ -99,10 +102,8 @@ func (a *arenas) tidy() {
 	for _, slots := range retired {
 		unreserve(slots)
 	}
-	for _, r := range alive {
-		if r.users < a.shards {
-			r.fill(&a.mu)
-		}
+	for _, r := range filling {
+		r.fill(&a.mu)
 	}
 }
 

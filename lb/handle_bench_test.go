@@ -1,9 +1,12 @@
 package lb_test
 
 import (
+	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
@@ -62,11 +65,16 @@ func BenchmarkHandle(b *testing.B) {
 				balancer := startWith(b, tt.d.config(b), lb.Options{Flows: 2 * flows})
 				l := newLoad(tt.in)
 				q := balancer.Queue(0)
+				ctx, cancel := context.WithCancel(b.Context())
+				var sweeper sync.WaitGroup
+				sweeper.Go(func() { _ = balancer.Run(ctx, func() time.Duration { return 0 }) })
 				for i := range n {
 					if v, why := q.Handle(l.from(b, i), 0); v != packet.Send {
 						b.Fatalf("flow %d: %v, %v", i, v, why)
 					}
 				}
+				cancel()
+				sweeper.Wait()
 				rnd := rand.New(rand.NewPCG(1, 1))
 				b.ReportAllocs()
 				for b.Loop() {

@@ -31,7 +31,8 @@ const hugePage = 2 << 20
 func pageOf[T any]() int { return hugePage / int(unsafe.Sizeof(*new(T))) }
 
 // take hands out n values, a power of two that fits a huge page, and says where
-// in all they begin; false where there are no more. The caller guards r.
+// in all they begin; false where there are no more. While the sweeper populates
+// a page, nobody can have it. The caller guards r.
 func (r *region[T]) take(n int) (from int, ok bool) {
 	for len(r.ready) > 0 {
 		s := &r.ready[len(r.ready)-1]

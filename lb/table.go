@@ -116,8 +116,9 @@ func newTable(limit int, servers *registry) (*Table, error) {
 	n := 1 << t.shardBits
 	t.shards = make([]shard, n)
 
-	// Shards fill unevenly and keep the chunks that they took once.
-	numEntries := (limit+limit/4)/chunkEntries*chunkEntries + 4*n*chunkEntries
+	// Shards fill unevenly and keep the chunks that they took once; the sweeper
+	// may hold a page.
+	numEntries := (limit+limit/4)/chunkEntries*chunkEntries + 4*n*chunkEntries + pageOf[entry]()
 	t.owners = make([]uint16, numEntries/chunkEntries)
 	var err error
 	if t.entries.all, err = reserve[entry](numEntries); err != nil {
@@ -135,7 +136,7 @@ func newTable(limit int, servers *registry) (*Table, error) {
 	}
 	// What the first flow of each shard takes.
 	populate(t.heads)
-	indexes.warm(len(indexes.all))
+	indexes.warm(n << minSlotBits)
 	t.entries.warm((n + 1) * chunkEntries)
 	t.entries.take(chunkEntries) // has entry 0
 	return t, nil
