@@ -92,6 +92,7 @@ func (p *Packet) replaceHeader(src, dst *Addr) {
 		if p.frag.Is {
 			size = 48
 		}
+		p.mayCut = !p.DontFragment() && p.VNet.GSOType == GSONone
 		p.family = IPv6
 		p.l4, p.start = size, p.start+p.l4-size
 		b = p.buf[p.start:p.end]

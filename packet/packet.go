@@ -62,6 +62,8 @@ type Packet struct {
 	proto  uint8    // of what follows the IP headers; Tuple.Proto may be an embedded packet's
 	isErr  bool     // an ICMP error with a usable embedded packet
 	only6  bool     // extension headers say what IPv4 has no words for
+
+	mayCut bool // set by Apply: see MustCut
 }
 
 // Reset makes p the packet buf[start:end], not yet parsed.
@@ -72,6 +74,7 @@ func (p *Packet) Reset(buf []byte, start, end int) {
 	p.Encap.Kind = NoEncap
 	p.frag = Fragment{}
 	p.isErr = false
+	p.mayCut = false
 }
 
 // Bytes is the packet, from its IP header on.

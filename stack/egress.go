@@ -24,7 +24,7 @@ const splitRoom = 128 << 10
 // way by itself.
 //
 //  1. An encapsulation that is still to be done cuts a super-packet into
-//     single packets first.
+//     single packets first; what became too long for IPv6 is cut into fragments.
 //  2. The hop is looked up: the next hop of direct routing, else the
 //     destination.
 //  3. Without one, or where the packet is too big for it, the kernel gets the
@@ -40,6 +40,7 @@ type egress struct {
 	link   *sender // nil if routes is
 
 	splitter packet.Splitter
+	cutter   packet.Cutter
 	segment  packet.Packet
 	room     []byte // segments that are held lie here
 	used     int    // bytes of room
@@ -53,21 +54,33 @@ type egress struct {
 func (e *egress) send(p *packet.Packet, now time.Duration) (held bool) {
 	e.tally.sent++
 	hop := e.hop(p)
-	if p.Encap.Kind == packet.NoEncap {
-		return e.leave(p, hop, now)
-	}
-	size := packet.Headroom + p.SegmentLen() + p.Encap.Overhead()
-	if why := e.splitter.Start(p); why != packet.OK {
-		e.count.lose(why)
+	switch {
+	case p.Encap.Kind != packet.NoEncap:
+		if why := e.splitter.Start(p); why != packet.OK {
+			e.count.lose(why)
+			return false
+		}
+		e.sendParts(&e.splitter, p.SegmentLen()+p.Encap.Overhead(), hop, now)
+		return false
+	case p.MustCut():
+		e.cutter.Start(p)
+		e.sendParts(&e.cutter, packet.CutLen, hop, now)
 		return false
 	}
+	return e.leave(p, hop, now)
+}
+
+// sendParts takes out the packets that one is made into, each of at most size
+// bytes.
+func (e *egress) sendParts(parts interface{ Next(*packet.Packet) bool }, size int, hop *Hop, now time.Duration) {
+	size += packet.Headroom
 	for {
 		if e.used+size > len(e.room) {
 			e.flush()
 		}
 		e.segment.Reset(e.room[e.used:e.used+size], packet.Headroom, packet.Headroom)
-		if !e.splitter.Next(&e.segment) {
-			return false
+		if !parts.Next(&e.segment) {
+			return
 		}
 		if e.leave(&e.segment, hop, now) {
 			e.used += size
