@@ -100,7 +100,11 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 	}
 	for _, rs := range before.set {
 		if rc := wanted[rs.Endpoint]; rc != nil {
-			s.set = append(s.set, b.buildRealServer(rc, s, a, byID))
+			next := b.buildRealServer(rc, s, a, byID)
+			if next.Weight == 0 {
+				next.LastWeight = rs.LastWeight
+			}
+			s.set = append(s.set, next)
 			delete(wanted, rs.Endpoint)
 		}
 	}
@@ -140,10 +144,11 @@ func (s *service) scheduler(family uint8, build NewScheduler, before Scheduler) 
 // buildRealServer gives the real server the record that it had, or a new one.
 func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, byID *[]*RealServer) *RealServer {
 	rs := &RealServer{
-		Endpoint: packet.EndpointFrom(c.Address),
-		Weight:   c.Weight,
-		Mode:     c.Mode,
-		service:  s,
+		Endpoint:   packet.EndpointFrom(c.Address),
+		Weight:     c.Weight,
+		LastWeight: c.Weight,
+		Mode:       c.Mode,
+		service:    s,
 	}
 	for i, was := range a.servers {
 		if was.Endpoint == rs.Endpoint && reflect.DeepEqual(was.Mode, rs.Mode) {

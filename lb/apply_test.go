@@ -16,7 +16,7 @@ import (
 // firstUsable is a scheduler that always picks the head of the list.
 type firstUsable struct{ set []*RealServer }
 
-func (s firstUsable) Pick(*packet.Tuple) *RealServer {
+func (s firstUsable) Pick(*packet.Tuple, time.Duration) *RealServer {
 	for _, rs := range s.set {
 		if rs.Weight > 0 {
 			return rs

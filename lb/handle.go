@@ -58,7 +58,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 		q.missSYN.add(1)
 		var why packet.Reason
-		f, why = q.open(svc, t, hash, ev, tickOf(now))
+		f, why = q.open(svc, t, hash, ev, now)
 		switch why {
 		case packet.OK:
 		case packet.NoRealServer:
@@ -92,9 +92,9 @@ func (q *Queue) notBalanced(p *packet.Packet) (packet.Verdict, packet.Reason) {
 }
 
 // open lets the scheduler of svc choose a real server and remembers the choice.
-func (q *Queue) open(svc *service, t *packet.Tuple, hash uint64, ev event, now uint32) (Flow, packet.Reason) {
+func (q *Queue) open(svc *service, t *packet.Tuple, hash uint64, ev event, now time.Duration) (Flow, packet.Reason) {
 	for svc != nil {
-		rs := svc.pick(t)
+		rs := svc.pick(t, now)
 		if rs == nil {
 			return Flow{}, packet.NoRealServer
 		}
@@ -103,7 +103,7 @@ func (q *Queue) open(svc *service, t *packet.Tuple, hash uint64, ev event, now u
 				Tuple:  *t,
 				Server: rs,
 				State:  first(t.Proto).next(ev, Request, rs.oneSided),
-			}, hash, now)
+			}, hash, tickOf(now))
 		}
 		svc = q.b.state.Load().find(t) // a reload has freed it a moment ago
 	}

@@ -15,6 +15,10 @@ type RealServer struct {
 	Weight   int
 	Mode     Mode
 
+	// LastWeight is Weight or, where that is 0, the latest that was not, as far
+	// back as the configurations have the real server without a gap.
+	LastWeight int
+
 	service *service
 	*record
 }

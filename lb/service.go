@@ -3,6 +3,7 @@ package lb
 import (
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/uvs-project/uvs/packet"
 )
@@ -19,7 +20,7 @@ type service struct {
 }
 
 // pick chooses the real server for a new flow.
-func (s *service) pick(t *packet.Tuple) *RealServer {
+func (s *service) pick(t *packet.Tuple, now time.Duration) *RealServer {
 	sched := s.v4
 	if t.Family == packet.IPv6 {
 		sched = s.v6
@@ -27,7 +28,7 @@ func (s *service) pick(t *packet.Tuple) *RealServer {
 	if sched == nil {
 		return nil
 	}
-	return sched.Pick(t)
+	return sched.Pick(t, now)
 }
 
 // A listenKey is what a packet must be sent to, to belong to a service. Port 0

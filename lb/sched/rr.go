@@ -3,6 +3,7 @@ package sched
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
@@ -42,7 +43,7 @@ func (s *roundRobin) turnIn(set []*lb.RealServer) uint64 {
 }
 
 // Pick ignores the tuple: round robin has no affinity.
-func (s *roundRobin) Pick(*packet.Tuple) *lb.RealServer {
+func (s *roundRobin) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	if len(s.set) == 0 {
 		return nil
 	}

@@ -185,7 +185,7 @@ func TestConcurrentPicks(t *testing.T) {
 			for range workers {
 				wg.Go(func() {
 					for range each {
-						rs := s.Pick(&packet.Tuple{})
+						rs := s.Pick(&packet.Tuple{}, 0)
 						for i := range set {
 							if set[i] == rs {
 								counts[i].Add(1)

@@ -3,6 +3,7 @@ package sched
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
@@ -75,7 +76,7 @@ func gcd(a, b int) int {
 }
 
 // Pick ignores the tuple: round robin has no affinity.
-func (s *weightedRoundRobin) Pick(*packet.Tuple) *lb.RealServer {
+func (s *weightedRoundRobin) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	if s.top == 0 {
 		return nil
 	}
