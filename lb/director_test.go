@@ -47,7 +47,7 @@ func (d director) config(tb testing.TB) lb.Config {
 		}
 	}
 	var err error
-	if s.Scheduler, err = sched.New("rr"); err != nil {
+	if s.Scheduler, err = sched.New("rr", sched.Options{}); err != nil {
 		tb.Fatal(err)
 	}
 	for _, rs := range d.realServers {

@@ -299,7 +299,7 @@ func TestTraffic(t *testing.T) {
 }
 
 func TestServiceLookup(t *testing.T) {
-	rr, err := sched.New("rr")
+	rr, err := sched.New("rr", sched.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func TestVerdictsAddUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rr, err := sched.New("rr")
+	rr, err := sched.New("rr", sched.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

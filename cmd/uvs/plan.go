@@ -44,7 +44,7 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 			Timeouts:   lb.Timeouts{TCP: s.Timeouts.TCP, TCPFin: s.Timeouts.TCPFIN, UDP: s.Timeouts.UDP},
 		}
 		var err error
-		if sc.Scheduler, err = sched.New(s.Scheduler); err != nil {
+		if sc.Scheduler, err = sched.New(s.Scheduler, sched.Options{}); err != nil {
 			errs = append(errs, fmt.Errorf("services[%d] %q: %w", i, s.Name, err))
 		}
 		for _, l := range s.Listen {

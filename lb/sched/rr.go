@@ -12,40 +12,54 @@ import (
 // roundRobin gives each real server its turn, whatever its weight, but none to
 // those of weight 0.
 type roundRobin struct {
-	set  []*lb.RealServer // those that get turns
-	next atomic.Uint64    // turns given
+	set  []*lb.RealServer
+	last atomic.Int64 // index in set of the last that had a turn; -1: the head of the list
 }
 
-func newRoundRobin(set []*lb.RealServer, before lb.Scheduler) lb.Scheduler {
-	s := &roundRobin{set: usable(set)}
+func newRoundRobin(_ *settings, set []*lb.RealServer, before lb.Scheduler) lb.Scheduler {
+	s := &roundRobin{set: set}
+	s.last.Store(-1)
 	if was, ok := before.(*roundRobin); ok {
-		s.next.Store(was.turnIn(s.set))
+		s.last.Store(was.lastIn(set))
 	}
 	return s
 }
 
-// usable are the real servers of set whose weight is not 0.
-func usable(set []*lb.RealServer) []*lb.RealServer {
-	return slices.DeleteFunc(slices.Clone(set), func(rs *lb.RealServer) bool { return rs.Weight == 0 })
-}
-
-// turnIn is the turn in set at which to go on: after the last one that got a
-// turn, or, where that one is gone, after the one before it that is not.
-func (s *roundRobin) turnIn(set []*lb.RealServer) uint64 {
-	given := s.next.Load()
-	for i := range min(given, uint64(len(s.set))) {
-		last := s.set[(given-1-i)%uint64(len(s.set))]
-		if at := slices.IndexFunc(set, last.Same); at >= 0 {
-			return uint64(at) + 1
+// lastIn is where the last one that had a turn stands in set or, where that
+// one is gone, the one before it that is not.
+func (s *roundRobin) lastIn(set []*lb.RealServer) int64 {
+	for i := s.last.Load(); i >= 0; i-- {
+		if at := slices.IndexFunc(set, s.set[i].Same); at >= 0 {
+			return int64(at)
 		}
 	}
-	return 0
+	return -1
 }
 
 // Pick ignores the tuple: round robin has no affinity.
 func (s *roundRobin) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
-	if len(s.set) == 0 {
-		return nil
+	for {
+		last := s.last.Load()
+		next := s.after(last)
+		if next < 0 {
+			return nil
+		}
+		if s.last.CompareAndSwap(last, next) {
+			return s.set[next]
+		}
 	}
-	return s.set[(s.next.Add(1)-1)%uint64(len(s.set))]
+}
+
+// after is the next one after index last that gets new flows, or -1.
+func (s *roundRobin) after(last int64) int64 {
+	n := int64(len(s.set))
+	for range n {
+		if last++; last == n {
+			last = 0
+		}
+		if s.set[last].Weight > 0 {
+			return last
+		}
+	}
+	return -1
 }

@@ -1,5 +1,11 @@
 // Package sched has the schedulers: each picks the real server of a new flow
-// of one service, choice by choice as IPVS does.
+// of one service, all but maglev choice by choice as IPVS does.
+//
+//	turns        rr, wrr
+//	load         lc, wlc, sed, nq, twos
+//	priority     fo, ovf
+//	client       sh, mh, maglev: the same client gets the same real server
+//	destination  dh, lblc, lblcr: so does the same VIP
 //
 // A scheduler is built by [New] for one set of real servers, in list order,
 // that is the newest first, and never changes it. It is one file here and one
@@ -11,24 +17,73 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/uvs-project/uvs/lb"
 )
 
+// A builder builds a scheduler as lb.NewScheduler does.
+type builder func(s *settings, set []*lb.RealServer, before lb.Scheduler) lb.Scheduler
+
 // builders lists every scheduler by its name in the configuration.
-var builders = map[string]lb.NewScheduler{
-	"rr":  newRoundRobin,
-	"wrr": newWeightedRoundRobin,
+var builders = map[string]builder{
+	"dh":     newDestinationHash,
+	"fo":     newFailOver,
+	"lblc":   newLocality,
+	"lblcr":  newReplicatedLocality,
+	"lc":     newLeastConnection,
+	"maglev": newMaglev,
+	"mh":     newMaglevHash,
+	"nq":     newNeverQueue,
+	"ovf":    newOverflow,
+	"rr":     newRoundRobin,
+	"sed":    newShortestDelay,
+	"sh":     newSourceHash,
+	"twos":   newTwoChoices,
+	"wlc":    newWeightedLeastConnection,
+	"wrr":    newWeightedRoundRobin,
+}
+
+// Options are what a service can say about its scheduler. The zero value is
+// the scheduler as IPVS has it by default.
+type Options struct {
+	Flags     []string      // see Flags
+	SlowStart time.Duration // for how long a returned real server gets less than its share; 0: not at all
+	Maglev    Maglev        // of the scheduler maglev
+}
+
+// settings are Options that were found good.
+type settings struct {
+	flags  flags
+	maglev maglevSettings
 }
 
 // New is the builder of the scheduler called name.
-func New(name string) (lb.NewScheduler, error) {
-	b, ok := builders[name]
+func New(name string, o Options) (lb.NewScheduler, error) {
+	build, ok := builders[name]
 	if !ok {
 		return nil, fmt.Errorf("scheduler %q: none of %s", name, strings.Join(Names(), ", "))
 	}
-	return b, nil
+	var s settings
+	var err error
+	if s.flags, err = parseFlags(name, o.Flags); err != nil {
+		return nil, fmt.Errorf("scheduler %s: %w", name, err)
+	}
+	if s.maglev, err = o.Maglev.settings(); err != nil {
+		return nil, fmt.Errorf("scheduler %s: %w", name, err)
+	}
+	if o.SlowStart > 0 {
+		build = slowly(o.SlowStart, build)
+		return func(set []*lb.RealServer, before lb.Scheduler) lb.Scheduler { return build(&s, set, before) }, nil
+	}
+	return func(set []*lb.RealServer, before lb.Scheduler) lb.Scheduler { return build(&s, set, inner(before)) }, nil
 }
 
 // Names are the names of all schedulers, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(builders)) }
+
+// usable are the real servers of set that get new flows: IPVS passes over
+// those of weight 0.
+func usable(set []*lb.RealServer) []*lb.RealServer {
+	return slices.DeleteFunc(slices.Clone(set), func(rs *lb.RealServer) bool { return rs.Weight == 0 })
+}

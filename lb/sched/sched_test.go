@@ -24,7 +24,7 @@ type bench struct {
 }
 
 func newBench(tb testing.TB, scheduler string) *bench {
-	build, err := sched.New(scheduler)
+	build, err := sched.New(scheduler, sched.Options{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestAnotherSchedulerStartsFresh(t *testing.T) {
 	b.apply("A=1 B=2 C=4")
 	b.picks(2)
 	var err error
-	if b.build, err = sched.New("wrr"); err != nil {
+	if b.build, err = sched.New("wrr", sched.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	b.apply("A=1 B=2 C=4")
@@ -158,7 +158,7 @@ func TestAnotherSchedulerStartsFresh(t *testing.T) {
 }
 
 func TestNewNamesTheChoice(t *testing.T) {
-	if _, err := sched.New("fair"); err == nil || err.Error() != `scheduler "fair": none of rr, wrr` {
+	if _, err := sched.New("fair", sched.Options{}); err == nil || err.Error() != `scheduler "fair": none of dh, fo, lblc, lblcr, lc, maglev, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr` {
 		t.Errorf("%v", err)
 	}
 }
@@ -175,7 +175,7 @@ func TestConcurrentPicks(t *testing.T) {
 		{"wrr", [3]int64{workers * each / 7 * 4, workers * each / 7 * 2, workers * each / 7}},
 	} {
 		t.Run(tt.scheduler, func(t *testing.T) {
-			build, err := sched.New(tt.scheduler)
+			build, err := sched.New(tt.scheduler, sched.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

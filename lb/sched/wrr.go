@@ -23,7 +23,7 @@ type weightedRoundRobin struct {
 	threshold int
 }
 
-func newWeightedRoundRobin(set []*lb.RealServer, before lb.Scheduler) lb.Scheduler {
+func newWeightedRoundRobin(_ *settings, set []*lb.RealServer, before lb.Scheduler) lb.Scheduler {
 	s := &weightedRoundRobin{set: set, last: -1}
 	switch was := before.(type) {
 	case nil:

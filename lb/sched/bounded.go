@@ -1,0 +1,56 @@
+package sched
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+)
+
+// balance is what maglev knows of the load of all real servers together for
+// consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam,
+// 2016).
+type balance struct {
+	flows   atomic.Int64 // of all, when they were counted, and every Pick since
+	counted atomic.Int64 // when, as a time.Duration from 1; 0: never
+}
+
+// recount is how long flows may be off by those that ended: counting visits
+// every real server.
+const recount = time.Millisecond
+
+// all is the number of flows with the new one.
+func (b *balance) all(set []*lb.RealServer, now time.Duration) int64 {
+	then := b.counted.Load()
+	if (then == 0 || now+1-time.Duration(then) >= recount) && b.counted.CompareAndSwap(then, int64(now)+1) {
+		n := int64(0)
+		for _, rs := range set {
+			n += flowsOf(rs)
+		}
+		b.flows.Store(n)
+	}
+	return b.flows.Add(1)
+}
+
+func flowsOf(rs *lb.RealServer) int64 { return rs.ActiveFlows() + rs.InactiveFlows() }
+
+// bounded is the holder of slot home or, while that one has its bound of
+// flows, of the first slot after it whose holder has not. The slots after a
+// real server's belong to all others by their weights, so they share what it
+// does not take.
+func (s *maglev) bounded(home int, now time.Duration) *lb.RealServer {
+	// A real server has room while flows+1 <= all * weight/weights * maxLoad/100,
+	// rounded up; so one of them always has.
+	share := s.all(s.set, now) * s.settings.maglev.maxLoad
+	of := s.weights * 100
+	for i := range s.slots {
+		at := home + i
+		if at >= len(s.slots) {
+			at -= len(s.slots)
+		}
+		if rs := s.set[s.slots[at]]; flowsOf(rs)*of < share*int64(rs.Weight) {
+			return rs
+		}
+	}
+	return s.set[s.slots[home]] // flows began elsewhere meanwhile
+}

@@ -1,0 +1,33 @@
+package sched
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+)
+
+// overflow fills the real server with the highest weight, the newest of
+// equals, until its active flows exceed its weight, then the next, and refuses
+// flows when all are full.
+type overflow struct {
+	set []*lb.RealServer // usable, in the order in which they fill
+}
+
+func newOverflow(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Scheduler {
+	s := overflow{usable(set)}
+	slices.SortStableFunc(s.set, func(a, b *lb.RealServer) int { return cmp.Compare(b.Weight, a.Weight) })
+	return s
+}
+
+// Pick ignores the tuple: load has no affinity.
+func (s overflow) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
+	for _, rs := range s.set {
+		if rs.ActiveFlows() <= int64(rs.Weight) {
+			return rs
+		}
+	}
+	return nil
+}
