@@ -200,7 +200,7 @@ func TestConfigurationsInDocumentsParse(t *testing.T) {
 			}
 			for _, example := range examples {
 				n++
-				if _, err := config.Parse([]byte(example), format, config.Options{Schedulers: sched.Names()}); err != nil {
+				if _, err := config.Parse([]byte(example), format, config.Options{Schedulers: sched.Names(), SchedulerFlags: sched.Flags}); err != nil {
 					t.Errorf("%s: %s example: %v\n%s", doc, format, err, example)
 				}
 			}
@@ -208,6 +208,18 @@ func TestConfigurationsInDocumentsParse(t *testing.T) {
 	}
 	if n == 0 {
 		t.Error("no example found; is this test still reading the documents?")
+	}
+}
+
+func TestSchedulersAreInTheirDocument(t *testing.T) {
+	raw, err := os.ReadFile("docs/schedulers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range sched.Names() {
+		if n := strings.Count(string(raw), "\n| `"+name+"` |"); n != 1 {
+			t.Errorf("docs/schedulers.md has %d rows for %s, want one", n, name)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func (fs *faults) check(o Options) {
 	fs.between("limits.flows", fs.cfg.Limits.Flows, 1, maxFlows)
 	fs.checkTimeouts("timeouts", fs.cfg.Timeouts)
 	fs.checkAdmin()
-	fs.checkServices(o.Schedulers)
+	fs.checkServices(o)
 }
 
 const (
@@ -29,6 +29,8 @@ const (
 
 	minTable = 256   // those below are the kernel's
 	maxTable = 32756 // its ten rules come before the kernel's rule for the table main, 32766
+
+	maxSlowStart = time.Hour // a cache that takes longer to fill is no reason to keep clients away
 
 	minTimeout = time.Second // the resolution of expiry
 	maxTimeout = 31 * 24 * time.Hour

@@ -25,7 +25,10 @@ services:
   - name: web
     listen: ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"]
     mode: tun
-    scheduler: rr
+    scheduler: maglev
+    scheduler_flags: [flag-3]
+    slow_start: 30s
+    maglev: {slots: 251, fields: [src, src_port], key: secret, max_load: 125}
     tunnel: {type: gue, port: 6081, checksum: true}
     on_no_server: reset
     announce: false
@@ -50,7 +53,10 @@ fullnat_pool = ["198.51.100.0/29", "2001:db8:f::/124"]
 name = "web"
 listen = ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"]
 mode = "tun"
-scheduler = "rr"
+scheduler = "maglev"
+scheduler_flags = ["flag-3"]
+slow_start = "30s"
+maglev = {slots = 251, fields = ["src", "src_port"], key = "secret", max_load = 125}
 tunnel = {type = "gue", port = 6081, checksum = true}
 on_no_server = "reset"
 announce = false
@@ -70,7 +76,8 @@ const fullJSON = `{
 "services": [{
   "name": "web",
   "listen": ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"],
-  "mode": "tun", "scheduler": "rr",
+  "mode": "tun", "scheduler": "maglev", "scheduler_flags": ["flag-3"], "slow_start": "30s",
+  "maglev": {"slots": 251, "fields": ["src", "src_port"], "key": "secret", "max_load": 125},
   "tunnel": {"type": "gue", "port": 6081, "checksum": true},
   "on_no_server": "reset", "announce": false, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
@@ -95,7 +102,9 @@ var fullConfig = &Config{
 			{Addr: netip.MustParseAddr("2001:db8:a::10"), First: 8000, Last: 8010, Protocol: UDP},
 			{Addr: netip.MustParseAddr("203.0.113.11"), First: 0, Last: 65535, Protocol: SCTP},
 		},
-		Mode: TUN, Scheduler: "rr", Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true},
+		Mode: TUN, Scheduler: "maglev", SchedulerFlags: []string{"flag-3"}, SlowStart: 30 * time.Second,
+		Maglev:     Maglev{Slots: 251, Fields: []string{"src", "src_port"}, Key: "secret", MaxLoad: 125},
+		Tunnel:     Tunnel{Type: GUE, Port: 6081, Checksum: true},
 		OnNoServer: AnswerReset, Announce: false, Health: Health{Type: "none"},
 		Timeouts: Timeouts{TCP: 5 * time.Second, TCPFIN: 30 * time.Second, UDP: time.Minute},
 		RealServers: []RealServer{
@@ -110,7 +119,7 @@ var compareConfigs = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Pr
 func TestParseEveryKeyInEveryFormat(t *testing.T) {
 	for format, raw := range map[string]string{"yaml": full, "toml": fullTOML, "json": fullJSON} {
 		t.Run(format, func(t *testing.T) {
-			got, err := Parse([]byte(raw), format, Options{Schedulers: []string{"rr", "wrr"}})
+			got, err := Parse([]byte(raw), format, Options{Schedulers: []string{"maglev"}, SchedulerFlags: func(string) []string { return []string{"flag-3"} }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,7 +147,7 @@ services:
 		Name:       "web",
 		Listen:     []Listen{{Addr: netip.MustParseAddr("203.0.113.10"), First: 80, Last: 80, Protocol: TCP}},
 		Mode:       NAT,
-		Scheduler:  "wrr",
+		Scheduler:  "wlc",
 		Tunnel:     Tunnel{Type: IPIP},
 		OnNoServer: AnswerICMP,
 		Announce:   true,

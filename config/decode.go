@@ -104,7 +104,6 @@ var laterKeys = map[string]bool{
 	"bgp":                                 true,
 	"services[].persistence":              true,
 	"services[].quorum":                   true,
-	"services[].scheduler_flags":          true,
 	"services[].sorry_server":             true,
 	"services[].health":                   true,
 	"services[].real_servers[].max_flows": true,
@@ -250,7 +249,7 @@ func section(from reflect.Value, t reflect.Type) (any, error) {
 // put them. A real server takes its mode and tunnel from its service.
 var listDefaults = map[reflect.Type]map[string]any{
 	serviceType: {
-		"scheduler":    "wrr",
+		"scheduler":    "wlc",
 		"on_no_server": string(AnswerICMP),
 		"announce":     true,
 	},

@@ -143,9 +143,15 @@ func TestParseRefuses(t *testing.T) {
 		{name: "names that nobody knows", raw: service("mode: bridge", "scheduler: best", "on_no_server: cry"),
 			want: []string{
 				web + `mode: "bridge" is none of dr, nat, tun, fullnat`,
-				web + `scheduler: "best" is none of rr, wrr`,
+				web + `scheduler: "best" is none of rr, wlc, wrr`,
 				web + `on_no_server: "cry" is none of icmp, reset, drop`,
 			}},
+		{name: "a flag of another scheduler", raw: service("scheduler: wrr", "scheduler_flags: [flag-1, sh-port]"),
+			want: []string{web + `scheduler_flags[1]: "sh-port" is no flag of wrr, which has flag-1, flag-2`}},
+		{name: "settings of maglev for another scheduler", raw: service("scheduler: rr", "maglev: {key: secret}"),
+			want: []string{web + "maglev: the scheduler is rr"}},
+		{name: "a slow start that does not end", raw: service("slow_start: 2h"),
+			want: []string{web + "slow_start: 2h0m0s is out of range, 0s to 1h0m0s"}},
 		{name: "the mode of a later version", raw: service("mode: proxy"),
 			want: []string{web + "mode: proxy is not in this version of uvs"}},
 		{name: "listens that do not parse",
@@ -220,7 +226,10 @@ func TestParseRefuses(t *testing.T) {
 			if tt.format == "" {
 				tt.format = "yaml"
 			}
-			cfg, err := Parse([]byte(tt.raw), tt.format, Options{Schedulers: []string{"rr", "wrr"}})
+			cfg, err := Parse([]byte(tt.raw), tt.format, Options{
+				Schedulers:     []string{"rr", "wlc", "wrr"},
+				SchedulerFlags: func(string) []string { return []string{"flag-1", "flag-2"} },
+			})
 			if err == nil {
 				t.Fatal("accepted")
 			}

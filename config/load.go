@@ -17,6 +17,10 @@ type Options struct {
 	// Schedulers are the names that exist. None: names are not checked.
 	Schedulers []string
 
+	// SchedulerFlags are the names of the flags that a scheduler takes. Nil:
+	// flags are not checked.
+	SchedulerFlags func(scheduler string) []string
+
 	// Set replaces keys outside lists, each written key=value with the
 	// sections of the key joined by points: limits.flows=1000. Lists are
 	// separated by commas.

@@ -5,21 +5,25 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A Service is one or more VIPs, ports and protocols that share their real
 // servers.
 type Service struct {
-	Name        string       `mapstructure:"name"`
-	Listen      []Listen     `mapstructure:"listen"`
-	Mode        Mode         `mapstructure:"mode"`
-	Scheduler   string       `mapstructure:"scheduler"`
-	Tunnel      Tunnel       `mapstructure:"tunnel"`
-	OnNoServer  OnNoServer   `mapstructure:"on_no_server"`
-	Announce    bool         `mapstructure:"announce"`
-	Health      Health       `mapstructure:"health"`
-	Timeouts    Timeouts     `mapstructure:"timeouts"` // after Parse each is set: the file's, unless set here
-	RealServers []RealServer `mapstructure:"real_servers"`
+	Name           string        `mapstructure:"name"`
+	Listen         []Listen      `mapstructure:"listen"`
+	Mode           Mode          `mapstructure:"mode"`
+	Scheduler      string        `mapstructure:"scheduler"`
+	SchedulerFlags []string      `mapstructure:"scheduler_flags"`
+	SlowStart      time.Duration `mapstructure:"slow_start"` // of returned real servers; 0: none
+	Maglev         Maglev        `mapstructure:"maglev"`
+	Tunnel         Tunnel        `mapstructure:"tunnel"`
+	OnNoServer     OnNoServer    `mapstructure:"on_no_server"`
+	Announce       bool          `mapstructure:"announce"`
+	Health         Health        `mapstructure:"health"`
+	Timeouts       Timeouts      `mapstructure:"timeouts"` // after Parse each is set: the file's, unless set here
+	RealServers    []RealServer  `mapstructure:"real_servers"`
 }
 
 // A RealServer is one destination of a service.
@@ -28,6 +32,15 @@ type RealServer struct {
 	Weight  int            `mapstructure:"weight"`  // 0: no new flows
 	Mode    Mode           `mapstructure:"mode"`    // after Parse never empty: the service's, unless set
 	Tunnel  Tunnel         `mapstructure:"tunnel"`  // after Parse the service's, unless set
+}
+
+// Maglev are the settings of the scheduler maglev. Zero values are its own
+// defaults; it is the one that checks them.
+type Maglev struct {
+	Slots   int      `mapstructure:"slots"`
+	Fields  []string `mapstructure:"fields"`
+	Key     string   `mapstructure:"key"`
+	MaxLoad int      `mapstructure:"max_load"` // per cent of the fair share; 0: no bound
 }
 
 // Mode is a forwarding mode.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func (t *Timeouts) inherit(from Timeouts) {
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
-func (fs *faults) checkServices(schedulers []string) {
+func (fs *faults) checkServices(o Options) {
 	names := map[string]int{}
 	for i := range fs.cfg.Services {
 		s, path := &fs.cfg.Services[i], fmt.Sprintf("services[%d]", i)
@@ -56,12 +57,12 @@ func (fs *faults) checkServices(schedulers []string) {
 			fs.add(path+".name", "%q is the name of services[%d] already", s.Name, first)
 		}
 		names[s.Name] = i
-		fs.checkService(path, s, schedulers)
+		fs.checkService(path, s, o)
 	}
 	fs.checkDuplicateListens()
 }
 
-func (fs *faults) checkService(path string, s *Service, schedulers []string) {
+func (fs *faults) checkService(path string, s *Service, o Options) {
 	switch {
 	case s.Name == "":
 		fs.add(path+".name", "missing")
@@ -69,9 +70,7 @@ func (fs *faults) checkService(path string, s *Service, schedulers []string) {
 		fs.add(path+".name", "%q: a name has up to 63 letters, digits, points, hyphens and underscores", s.Name)
 	}
 	fs.checkMode(path+".mode", s.Mode)
-	if schedulers != nil && !slices.Contains(schedulers, s.Scheduler) {
-		fs.add(path+".scheduler", "%q is none of %s", s.Scheduler, strings.Join(schedulers, ", "))
-	}
+	fs.checkScheduler(path, s, o)
 	fs.checkTunnel(path+".tunnel", s.Tunnel)
 	if s.Tunnel != (Tunnel{Type: IPIP}) && s.Mode != TUN && !slices.ContainsFunc(s.RealServers, func(rs RealServer) bool { return rs.Mode == TUN }) {
 		fs.add(path+".tunnel", "no real server of the service is in mode tun")
@@ -94,6 +93,27 @@ func (fs *faults) checkService(path string, s *Service, schedulers []string) {
 		fs.checkRealServer(fmt.Sprintf("%s.real_servers[%d]", path, j), s, j)
 	}
 	fs.checkFamilies(path, s)
+}
+
+func (fs *faults) checkScheduler(path string, s *Service, o Options) {
+	if o.Schedulers != nil && !slices.Contains(o.Schedulers, s.Scheduler) {
+		fs.add(path+".scheduler", "%q is none of %s", s.Scheduler, strings.Join(o.Schedulers, ", "))
+		return
+	}
+	if o.SchedulerFlags != nil {
+		flags := o.SchedulerFlags(s.Scheduler)
+		for j, f := range s.SchedulerFlags {
+			if !slices.Contains(flags, f) {
+				fs.add(fmt.Sprintf("%s.scheduler_flags[%d]", path, j), "%q is no flag of %s, which has %s", f, s.Scheduler, strings.Join(flags, ", "))
+			}
+		}
+	}
+	if s.Scheduler != "maglev" && !reflect.ValueOf(s.Maglev).IsZero() {
+		fs.add(path+".maglev", "the scheduler is %s", s.Scheduler)
+	}
+	if s.SlowStart < 0 || s.SlowStart > maxSlowStart {
+		fs.add(path+".slow_start", "%v is out of range, 0s to %v", s.SlowStart, maxSlowStart)
+	}
 }
 
 func (fs *faults) checkMode(path string, m Mode) {

@@ -30,9 +30,10 @@ func (s *source) load() (*config.Config, error) {
 		return nil, usageError{errors.New("no configuration file: give one with -c FILE")}
 	}
 	cfg, err := config.Load(s.path, config.Options{
-		Schedulers: sched.Names(),
-		Set:        s.set,
-		LookupEnv:  os.LookupEnv,
+		Schedulers:     sched.Names(),
+		SchedulerFlags: sched.Flags,
+		Set:            s.set,
+		LookupEnv:      os.LookupEnv,
 	})
 	if err == nil {
 		_, err = newPlan(cfg, anyTunnelSource)

@@ -44,7 +44,7 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 			Timeouts:   lb.Timeouts{TCP: s.Timeouts.TCP, TCPFin: s.Timeouts.TCPFIN, UDP: s.Timeouts.UDP},
 		}
 		var err error
-		if sc.Scheduler, err = sched.New(s.Scheduler, sched.Options{}); err != nil {
+		if sc.Scheduler, err = sched.New(s.Scheduler, schedulerOptions(s)); err != nil {
 			errs = append(errs, fmt.Errorf("services[%d] %q: %w", i, s.Name, err))
 		}
 		for _, l := range s.Listen {
@@ -108,6 +108,10 @@ var tunnelKinds = map[config.TunnelType]packet.EncapKind{
 	config.IPIP: packet.IPIP,
 	config.GUE:  packet.GUE,
 	config.GRE:  packet.GRE,
+}
+
+func schedulerOptions(s *config.Service) sched.Options {
+	return sched.Options{Flags: s.SchedulerFlags, SlowStart: s.SlowStart, Maglev: sched.Maglev(s.Maglev)}
 }
 
 func listen(l config.Listen) lb.Listen {
