@@ -45,7 +45,7 @@ type Maglev struct {
 
 const (
 	maglevSlots    = 65537
-	maxMaglevSlots = 5_000_011 // where the published measurements of tables end
+	maxMaglevSlots = 5_000_011 // as Envoy: 10 MB
 )
 
 type maglevSettings struct {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/lb/sched"
@@ -20,11 +21,13 @@ type bench struct {
 	tb      testing.TB
 	b       *lb.Balancer
 	build   lb.NewScheduler
-	clients uint16
+	now     time.Duration
+	clients uint32
 }
 
-func newBench(tb testing.TB, scheduler string) *bench {
-	build, err := sched.New(scheduler, sched.Options{})
+func newBench(tb testing.TB, scheduler string, o sched.Options) *bench {
+	tb.Helper()
+	build, err := sched.New(scheduler, o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -40,27 +43,35 @@ func newBench(tb testing.TB, scheduler string) *bench {
 // "A=4 B=3"; the name is the last byte of the address.
 func (b *bench) apply(servers string) {
 	b.tb.Helper()
-	s := lb.ServiceConfig{
-		Name:      "web",
-		Listens:   []lb.Listen{{VIP: netip.MustParseAddr("203.0.113.10"), FirstPort: 80, Proto: packet.TCP}},
-		Scheduler: b.build,
-	}
+	s := b.service()
 	for f := range strings.FieldsSeq(servers) {
 		name, weight, _ := strings.Cut(f, "=")
 		w := 0
 		for _, c := range weight {
 			w = w*10 + int(c-'0')
 		}
-		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, name[0]}), 80)
-		m, err := modes.New("nat", modes.Options{Listens: s.Listens, RealServer: a})
-		if err != nil {
-			b.tb.Fatal(err)
-		}
-		s.RealServers = append(s.RealServers, lb.RealServerConfig{Address: a, Weight: w, Mode: m})
+		b.add(&s, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, name[0]}), 80), w)
 	}
 	if err := b.b.Apply(lb.Config{Services: []lb.ServiceConfig{s}}); err != nil {
 		b.tb.Fatal(err)
 	}
+}
+
+func (b *bench) service() lb.ServiceConfig {
+	return lb.ServiceConfig{
+		Name:      "web",
+		Listens:   []lb.Listen{{VIP: netip.MustParseAddr("203.0.113.10"), FirstPort: 80, Proto: packet.TCP}},
+		Scheduler: b.build,
+	}
+}
+
+func (b *bench) add(s *lb.ServiceConfig, a netip.AddrPort, weight int) {
+	b.tb.Helper()
+	m, err := modes.New("nat", modes.Options{Listens: s.Listens, RealServer: a})
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+	s.RealServers = append(s.RealServers, lb.RealServerConfig{Address: a, Weight: weight, Mode: m})
 }
 
 // picks opens n flows; a flow that no real server takes is a dash.
@@ -69,9 +80,9 @@ func (b *bench) picks(n int) string {
 	var got strings.Builder
 	for range n {
 		b.clients++
-		client := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.7"), b.clients).String()
+		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(b.clients >> 24), byte(b.clients >> 16)}), uint16(b.clients)).String()
 		p := packettest.Parsed(b.tb, packettest.TCP(client, "203.0.113.10:80", packettest.SYN))
-		switch _, why := b.b.Queue(0).Handle(p, 0); why {
+		switch _, why := b.b.Queue(0).Handle(p, b.now); why {
 		case packet.OK:
 			got.WriteByte(p.Bytes()[19])
 		default:
@@ -131,7 +142,7 @@ func TestPicks(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t, tt.scheduler)
+			b := newBench(t, tt.scheduler, sched.Options{})
 			for i, want := range strings.Fields(tt.want) {
 				b.apply(tt.configs[i])
 				if got := b.picks(len(want)); got != want {
@@ -143,7 +154,7 @@ func TestPicks(t *testing.T) {
 }
 
 func TestAnotherSchedulerStartsFresh(t *testing.T) {
-	b := newBench(t, "rr")
+	b := newBench(t, "rr", sched.Options{})
 	b.apply("A=1 B=2 C=4")
 	b.picks(2)
 	var err error
@@ -158,8 +169,90 @@ func TestAnotherSchedulerStartsFresh(t *testing.T) {
 }
 
 func TestNewNamesTheChoice(t *testing.T) {
-	if _, err := sched.New("fair", sched.Options{}); err == nil || err.Error() != `scheduler "fair": none of dh, fo, lblc, lblcr, lc, maglev, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr` {
-		t.Errorf("%v", err)
+	for _, tt := range []struct {
+		scheduler string
+		flags     []string
+		want      string
+	}{
+		{"fair", nil, `scheduler "fair": none of dh, fo, lblc, lblcr, lc, maglev, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr`},
+		{"wlc", []string{"flag-1", "sh-port"}, `scheduler wlc: flag "sh-port": none of flag-1, flag-2, flag-3`},
+		{"sh", []string{"mh-port"}, `scheduler sh: flag "mh-port": none of flag-1, flag-2, flag-3, sh-fallback, sh-port`},
+		{"mh", []string{""}, `scheduler mh: flag "": none of flag-1, flag-2, flag-3, mh-fallback, mh-port`},
+	} {
+		if _, err := sched.New(tt.scheduler, sched.Options{Flags: tt.flags}); err == nil || err.Error() != tt.want {
+			t.Errorf("%v, want %s", err, tt.want)
+		}
+	}
+}
+
+// TestFlagsByNumber: flag-1 and flag-2 are the flags that have names.
+func TestFlagsByNumber(t *testing.T) {
+	set := servers(t, 5, one)
+	drained := *set[0]
+	drained.Weight = 0
+	set = append([]*lb.RealServer{&drained}, set[1:]...)
+	for name, byName := range map[string][]string{"sh": {"sh-fallback", "sh-port"}, "mh": {"mh-fallback", "mh-port"}} {
+		for i := range byName {
+			named := build(t, name, sched.Options{Flags: byName[i : i+1]})(set, nil)
+			numbered := build(t, name, sched.Options{Flags: []string{"flag-1", "flag-2"}[i : i+1]})(set, nil)
+			plain := build(t, name, sched.Options{Flags: []string{"flag-3"}})(set, nil)
+			differs := false
+			for n := range 1000 {
+				tuple := client(n)
+				want := named.Pick(&tuple, 0)
+				if got := numbered.Pick(&tuple, 0); got != want {
+					t.Fatalf("%s: client %d: %v with %s, %v by number", name, n, want, byName[i], got)
+				}
+				differs = differs || plain.Pick(&tuple, 0) != want
+			}
+			if !differs {
+				t.Errorf("%s does nothing", byName[i])
+			}
+		}
+	}
+}
+
+// TestLastWeight: mh gives slots to a drained real server for the weight that
+// it had, in whatever scheduler's time, but to none that came without one.
+func TestLastWeight(t *testing.T) {
+	refused := func(scheduler string, configs ...string) bool {
+		b := newBench(t, scheduler, sched.Options{})
+		for i, c := range configs {
+			if i == len(configs)-1 {
+				b.build = build(t, "mh", sched.Options{Flags: []string{"mh-port"}})
+			}
+			b.apply(c)
+		}
+		return strings.Contains(b.picks(200), "-")
+	}
+	for _, tt := range []struct {
+		name      string
+		scheduler string
+		configs   []string
+		want      bool
+	}{
+		{"drained", "mh", []string{"A=1 B=1", "A=1 B=0"}, true},
+		{"drained two reloads ago", "mh", []string{"A=1 B=1", "A=1 B=0", "A=2 B=0"}, true},
+		{"drained under wlc", "wlc", []string{"A=1 B=1", "A=1 B=0", "A=1 B=0"}, true},
+		{"new without a weight", "mh", []string{"A=1", "A=1 B=0"}, false},
+		{"away in between", "mh", []string{"A=1 B=1", "A=1", "A=1 B=0"}, false},
+	} {
+		if got := refused(tt.scheduler, tt.configs...); got != tt.want {
+			t.Errorf("%s: clients are refused: %v", tt.name, got)
+		}
+	}
+}
+
+// TestDrainedForAMoment: in rr's list a drained real server keeps the place of
+// the last turn.
+func TestDrainedForAMoment(t *testing.T) {
+	b := newBench(t, "rr", sched.Options{})
+	b.apply("A=1 B=1 C=1")
+	b.picks(2)
+	b.apply("A=1 B=0 C=1")
+	b.apply("A=1 B=1 C=1")
+	if got, want := b.picks(4), "ACBA"; got != want {
+		t.Errorf("picks %s, want %s", got, want)
 	}
 }
 

@@ -33,14 +33,14 @@ func newSlotTable(size int, preferences []preference) *slotTable {
 // take gives a real server one slot. There must be a free one.
 func (t *slotTable) take(server int) {
 	p := &t.next[server]
-	at, size := p.first, uint32(len(t.slots))
-	for t.taken[at/64]&(1<<(at%64)) != 0 {
-		if at += p.skip; at >= size {
-			at -= size
-		}
+	at, skip, size, taken := p.first, p.skip, uint32(len(t.slots)), t.taken
+	for taken[at/64]>>(at%64)&1 != 0 {
+		// at = (at + skip) % size, without a branch that nobody can foresee
+		at += skip - size
+		at += size & uint32(int32(at)>>31)
 	}
 	p.first = at
-	t.taken[at/64] |= 1 << (at % 64)
+	taken[at/64] |= 1 << (at % 64)
 	t.slots[at] = uint16(server)
 	t.free--
 }
@@ -62,38 +62,46 @@ func (t *slotTable) fillInTurns(turns []int) {
 
 // fillByWeight lets the heaviest real server take a slot in every round and
 // the others in the rounds in which they lag behind their weight, so that
-// the slots are as the weights to within one. Every weight is above 0.
+// the slots are as the weights to within one. Within a round whoever waits
+// longest comes first. Every weight is above 0.
 //
 // Round n is a real server's k-th (from 0) if n is the first one with
 // n*weight >= k*heaviest; all have their first slot in round 1.
 func (t *slotTable) fillByWeight(weights []int) {
 	heaviest := slices.Max(weights)
-	rounds := len(t.slots) // enough: each has a slot for the heaviest
-	// Who takes a slot in a round is a list, linked by index+1 and in falling
-	// order, so that a light real server costs only the rounds that it is in.
-	due := make([]uint32, rounds+1)
+	// Who takes a slot in a round is a list, linked by index+1, so that a light
+	// real server costs only the rounds that it is in. There are no more
+	// rounds than slots: the heaviest has one in each.
+	type list struct{ first, last uint32 }
+	due := make([]list, len(t.slots)+2)
 	link := make([]uint32, len(weights))
 	given := make([]int, len(weights))
-	for server := range weights {
-		link[server], due[1] = due[1], uint32(server)+1
-	}
-	var turn []uint32
-	for n := 1; ; n++ {
-		turn = turn[:0]
-		for s := due[n]; s != 0; s = link[s-1] {
-			turn = append(turn, s-1)
+	wait := func(server, round int) {
+		if round >= len(due) {
+			return
 		}
-		slices.Sort(turn)
-		for _, server := range turn {
-			t.take(int(server))
+		l := &due[round]
+		link[server] = 0
+		if l.first == 0 {
+			l.first = uint32(server) + 1
+		} else {
+			link[l.last-1] = uint32(server) + 1
+		}
+		l.last = uint32(server) + 1
+	}
+	for server := range weights {
+		wait(server, 1)
+	}
+	for n := 1; ; n++ {
+		for s := due[n].first; s != 0; {
+			server := int(s - 1)
+			s = link[server]
+			t.take(server)
 			if t.free == 0 {
 				return
 			}
 			given[server]++
-			again := max(n+1, (given[server]*heaviest+weights[server]-1)/weights[server])
-			if again <= rounds {
-				link[server], due[again] = due[again], server+1
-			}
+			wait(server, max(n+1, (given[server]*heaviest+weights[server]-1)/weights[server]))
 		}
 	}
 }

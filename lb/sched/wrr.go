@@ -29,9 +29,10 @@ func newWeightedRoundRobin(_ *settings, set []*lb.RealServer, before lb.Schedule
 	case nil:
 		// IPVS is told of the real servers one by one, the last of the list
 		// first, and each one that is added moves the threshold.
-		for i := len(set) - 1; i >= 0; i-- {
-			s.set = set[i:]
-			s.changed()
+		divisor, heaviest := 0, 0
+		for _, rs := range slices.Backward(set) {
+			divisor, heaviest = gcd(rs.Weight, divisor), max(heaviest, rs.Weight)
+			s.fit(divisor, heaviest)
 		}
 		return s
 	case *weightedRoundRobin:
@@ -42,21 +43,21 @@ func newWeightedRoundRobin(_ *settings, set []*lb.RealServer, before lb.Schedule
 		}
 		was.mu.Unlock()
 	}
-	s.changed()
+	divisor, heaviest := 0, 0
+	for _, rs := range set {
+		divisor, heaviest = gcd(rs.Weight, divisor), max(heaviest, rs.Weight)
+	}
+	s.fit(divisor, heaviest)
 	return s
 }
 
 func sameWeight(a, b *lb.RealServer) bool { return a.Same(b) && a.Weight == b.Weight }
 
-// changed fits the thresholds to the set (ip_vs_wrr_dest_changed). For an
-// unchanged set it changes nothing but a threshold that is no level at all.
-func (s *weightedRoundRobin) changed() {
-	s.step, s.top = 0, 0
-	for _, rs := range s.set {
-		s.step = gcd(rs.Weight, s.step)
-		s.top = max(s.top, rs.Weight)
-	}
-	s.step = max(s.step, 1)
+// fit fits the thresholds to a set with a greatest common divisor and heaviest
+// of its weights (ip_vs_wrr_dest_changed). For an unchanged set it changes
+// nothing but a threshold that is no level at all.
+func (s *weightedRoundRobin) fit(divisor, heaviest int) {
+	s.step, s.top = max(divisor, 1), heaviest
 	if s.top > 0 {
 		s.top -= s.step - 1
 	}

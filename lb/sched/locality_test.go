@@ -1,0 +1,103 @@
+package sched_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/lb/sched"
+	"github.com/uvs-project/uvs/packet"
+)
+
+// vip is the tuple of a request to the i-th of many VIPs.
+func vip(i int) *packet.Tuple {
+	t := client(0)
+	t.Dst = packet.Addr{203, byte(i >> 16), byte(i >> 8), byte(i)}
+	return &t
+}
+
+// TestLocalityForgets: real servers without flows are all alike to wlc, so
+// only one that is remembered is not the first of the list.
+func TestLocalityForgets(t *testing.T) {
+	set := servers(t, 2, one)
+	first, second := set[0], set[1]
+	for _, name := range []string{"lblc", "lblcr"} {
+		remembers := func(before int, later time.Duration) bool {
+			newScheduler := build(t, name, sched.Options{})
+			s := newScheduler(set[1:], nil)
+			for i := range before {
+				s.Pick(vip(i), 0)
+			}
+			s.Pick(vip(before), time.Minute)
+			s = newScheduler(set, s)
+			switch rs := s.Pick(vip(before), later); rs {
+			case first:
+				return false
+			case second:
+				return true
+			default:
+				t.Fatalf("%s: picked %v", name, rs)
+				return false
+			}
+		}
+		for _, tt := range []struct {
+			what   string
+			before int // other VIPs, all of them last used at 0
+			later  time.Duration
+			want   bool
+		}{
+			{"a VIP that was not used for nearly a day", 0, time.Minute + 24*time.Hour - 1, true},
+			{"a VIP that was not used for a day", 0, time.Minute + 24*time.Hour, false},
+			{"one more VIP than fit", 16 * 1024, 2 * time.Minute, false},
+			{"the last VIP that fits", 16*1024 - 1, 2 * time.Minute, true},
+		} {
+			if got := remembers(tt.before, tt.later); got != tt.want {
+				t.Errorf("%s: %s is remembered: %v", name, tt.what, got)
+			}
+		}
+	}
+}
+
+// TestLocalityMakesRoom: when there are too many VIPs those go that were not
+// used for six minutes.
+func TestLocalityMakesRoom(t *testing.T) {
+	set := servers(t, 2, one)
+	for _, name := range []string{"lblc", "lblcr"} {
+		newScheduler := build(t, name, sched.Options{})
+		s := newScheduler(set[1:], nil)
+		for i := range 16 * 1024 {
+			s.Pick(vip(i), time.Duration(i%2)*time.Second)
+		}
+		s.Pick(vip(1<<20), 6*time.Minute) // the even ones were idle so long
+		s = newScheduler(set, s)
+		now := 6 * time.Minute
+		for vipNumber, want := range map[int]*lb.RealServer{0: set[0], 1: set[1], 1 << 20: set[1]} {
+			if got := s.Pick(vip(vipNumber), now); got != want {
+				t.Errorf("%s: VIP %d goes to %v, want %v", name, vipNumber, got.Endpoint, want.Endpoint)
+			}
+		}
+	}
+}
+
+// TestLocalityOfRemoved: a VIP whose real server is removed gets another, for
+// good.
+func TestLocalityOfRemoved(t *testing.T) {
+	set := servers(t, 3, one)
+	for _, name := range []string{"lblc", "lblcr"} {
+		newScheduler := build(t, name, sched.Options{})
+		s := newScheduler(set[2:], nil)
+		s.Pick(vip(0), 0)
+		s = newScheduler(set[1:2], s)
+		if got := s.Pick(vip(0), 0); got != set[1] {
+			t.Errorf("%s: picked %v", name, got)
+		}
+		s = newScheduler(set[:2], s)
+		if got := s.Pick(vip(0), 0); got != set[1] {
+			t.Errorf("%s: then picked %v", name, got)
+		}
+		s = newScheduler([]*lb.RealServer{}, s)
+		if got := s.Pick(vip(0), 0); got != nil {
+			t.Errorf("%s: of none picked %v", name, got)
+		}
+	}
+}
