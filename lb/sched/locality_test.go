@@ -1,6 +1,7 @@
 package sched_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -22,13 +23,14 @@ func TestLocalityForgets(t *testing.T) {
 	set := servers(t, 2, one)
 	first, second := set[0], set[1]
 	for _, name := range []string{"lblc", "lblcr"} {
-		remembers := func(before int, later time.Duration) bool {
+		remembers := func(before int, again, later time.Duration) bool {
 			newScheduler := build(t, name, sched.Options{})
 			s := newScheduler(set[1:], nil)
 			for i := range before {
 				s.Pick(vip(i), 0)
 			}
 			s.Pick(vip(before), time.Minute)
+			s.Pick(vip(before), again)
 			s = newScheduler(set, s)
 			switch rs := s.Pick(vip(before), later); rs {
 			case first:
@@ -41,17 +43,18 @@ func TestLocalityForgets(t *testing.T) {
 			}
 		}
 		for _, tt := range []struct {
-			what   string
-			before int // other VIPs, all of them last used at 0
-			later  time.Duration
-			want   bool
+			what         string
+			before       int // other VIPs, all of them last used at 0
+			again, later time.Duration
+			want         bool
 		}{
-			{"a VIP that was not used for nearly a day", 0, time.Minute + 24*time.Hour - 1, true},
-			{"a VIP that was not used for a day", 0, time.Minute + 24*time.Hour, false},
-			{"one more VIP than fit", 16 * 1024, 2 * time.Minute, false},
-			{"the last VIP that fits", 16*1024 - 1, 2 * time.Minute, true},
+			{"a VIP that was not used for nearly a day", 0, time.Minute, time.Minute + 24*time.Hour - 1, true},
+			{"a VIP that was not used for a day", 0, time.Minute, time.Minute + 24*time.Hour, false},
+			{"a VIP that was used in the day", 0, time.Hour, 25*time.Hour - 1, true},
+			{"one more VIP than fit", 16 * 1024, time.Minute, 2 * time.Minute, false},
+			{"the last VIP that fits", 16*1024 - 1, time.Minute, 2 * time.Minute, true},
 		} {
-			if got := remembers(tt.before, tt.later); got != tt.want {
+			if got := remembers(tt.before, tt.again, tt.later); got != tt.want {
 				t.Errorf("%s: %s is remembered: %v", name, tt.what, got)
 			}
 		}
@@ -98,6 +101,36 @@ func TestLocalityOfRemoved(t *testing.T) {
 		s = newScheduler([]*lb.RealServer{}, s)
 		if got := s.Pick(vip(0), 0); got != nil {
 			t.Errorf("%s: of none picked %v", name, got)
+		}
+	}
+}
+
+// TestReplicaLeaves: the set of a VIP that needed a second real server loses
+// the most loaded one when it has not changed for a day.
+func TestReplicaLeaves(t *testing.T) {
+	const added = 6 * time.Hour
+	for _, tt := range []struct {
+		at   time.Duration
+		want bool // B, with the most flows, has left
+	}{
+		{24*time.Hour + 1, false}, // since the VIP's first flow, not since the change
+		{added + 24*time.Hour, false},
+		{added + 24*time.Hour + 1, true},
+	} {
+		b := newBench(t, "lblcr", sched.Options{})
+		b.apply("A=100 B=100")
+		got := b.picks(101) // B is overloaded then, A idle
+		b.now = added
+		got += b.picks(1)
+		if want := strings.Repeat("B", 101) + "A"; got != want {
+			t.Fatalf("picks %s, want %s", got, want)
+		}
+		b.now += 16 * time.Hour
+		b.picks(1)
+		b.now = tt.at
+		// B had 101 flows: with A in the set alone, A gets more.
+		if left := b.picks(150) == strings.Repeat("A", 150); left != tt.want {
+			t.Errorf("after %v B has left: %v", tt.at, left)
 		}
 	}
 }

@@ -89,6 +89,24 @@ func TestSlowStartOf(t *testing.T) {
 	}
 }
 
+// TestSlowStartTakesTurns: those that have not just returned have their turns
+// over a reload too.
+func TestSlowStartTakesTurns(t *testing.T) {
+	picks := func(reload bool) string {
+		b := newBench(t, "rr", sched.Options{SlowStart: time.Hour})
+		b.apply("A=1 B=1")
+		b.apply("A=1 B=1 C=1")
+		got := b.picks(4)
+		if reload {
+			b.apply("A=1 B=1 C=1")
+		}
+		return got + b.picks(8)
+	}
+	if got, want := picks(true), picks(false); got != want {
+		t.Errorf("picks %s with a reload, want %s", got, want)
+	}
+}
+
 // TestSlowStartKeepsWhatTheSchedulerKnows over a reload that brings it, and
 // one that takes it away.
 func TestSlowStartKeepsWhatTheSchedulerKnows(t *testing.T) {
