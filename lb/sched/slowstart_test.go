@@ -92,18 +92,20 @@ func TestSlowStartOf(t *testing.T) {
 // TestSlowStartTakesTurns: those that have not just returned have their turns
 // over a reload too.
 func TestSlowStartTakesTurns(t *testing.T) {
-	picks := func(reload bool) string {
+	picks := func(before int, reload bool) string {
 		b := newBench(t, "rr", sched.Options{SlowStart: time.Hour})
 		b.apply("A=1 B=1")
 		b.apply("A=1 B=1 C=1")
-		got := b.picks(4)
+		got := b.picks(before)
 		if reload {
 			b.apply("A=1 B=1 C=1")
 		}
-		return got + b.picks(8)
+		return got + b.picks(12-before)
 	}
-	if got, want := picks(true), picks(false); got != want {
-		t.Errorf("picks %s with a reload, want %s", got, want)
+	for before := range 9 {
+		if got, want := picks(before, true), picks(before, false); got != want {
+			t.Errorf("picks %s with a reload after %d, want %s", got, before, want)
+		}
 	}
 }
 
