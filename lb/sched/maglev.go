@@ -84,12 +84,12 @@ func (m Maglev) settings() (maglevSettings, error) {
 		fields = MaglevFields()
 	}
 	for _, name := range fields {
-		bits, ok := maglevFields[name]
+		mask, ok := maglevFields[name]
 		if !ok {
 			return s, fmt.Errorf("field %q: none of %s", name, strings.Join(MaglevFields(), ", "))
 		}
-		for i := range bits {
-			s.mask[i] |= bits[i]
+		for i := range mask {
+			s.mask[i] |= mask[i]
 		}
 	}
 	sum := sha256.Sum256([]byte(m.Key))
