@@ -6,8 +6,11 @@
 // takes the whole desired state, compares it with what is there and changes
 // only what differs, in this order:
 //
-//	Desired -> checks -> rules and routes -> settings -> nftables -> LAN
-//	(desired.go)  (steering.go, fib.go) (settings.go) (nftables.go) (announce.go)
+//	Desired       ->  checks       ->  rules, routes  ->  nftables       ->  settings       ->  LAN
+//	(desired.go)      (device.go)      (steering.go)      (nftables.go)      (settings.go)      (announce.go)
+//
+// Meanwhile a mirror of the host's routes and neighbours (mirror.go) serves the
+// link egress as [stack.Routes], and what others take away comes back (watch.go).
 //
 // [Host.Close] undoes all of it. What uvs makes is marked as its own (the
 // protocol number of routes, rules and proxy neighbours, the name of the
@@ -89,7 +92,7 @@ type Host struct {
 
 	mu        sync.Mutex
 	closed    bool                // guarded by mu
-	lastFault string              // guarded by mu; of repair, so that it is logged once
+	lastFault string              // guarded by mu; what Apply returned or repair logged, so that it is not logged again
 	desired   Desired             // guarded by mu; the last that Apply accepted
 	changed   savedSettings       // guarded by mu; what Close restores
 	told      map[proxy]stack.MAC // guarded by mu; what was announced on which link, with which address of it
@@ -163,7 +166,11 @@ func (h *Host) Apply(ctx context.Context, d Desired) error {
 		return errors.New("apply after close")
 	}
 	h.desired, h.lastFault = d, ""
-	return h.applyLocked()
+	err := h.applyLocked()
+	if err != nil {
+		h.lastFault = err.Error() // the caller's to tell
+	}
+	return err
 }
 
 func (h *Host) applyLocked() error {

@@ -78,8 +78,9 @@ func (h *Host) start() (err error) {
 }
 
 // OnChange sets what is called, from another goroutine, after routes, devices
-// or policy rules of the host changed or a router told what a path carries: PathMTU, SourceFor and CheckRoute may
-// have other answers then. It must not call Close.
+// or policy rules of the host changed, or a router told what a path carries:
+// PathMTU, SourceFor and CheckRoute may have other answers then. It must not
+// call Close.
 func (h *Host) OnChange(f func()) { h.onChange.Store(&f) }
 
 func (h *Host) routesChanged() {
