@@ -41,6 +41,7 @@ var imports = map[string][]string{
 	"integration":       {"integration/lab"},
 	"integration/lab":   {},
 	"integration/bench": {"integration/lab"},
+	"integration/echo":  {"integration/lab"},
 }
 
 // owners says who alone may import a library, so that it can be replaced in
