@@ -363,10 +363,11 @@ func awaitEcho(conn net.Conn, sent []byte) error {
 	}
 }
 
+// ping asks one by one: of several questions ping waits for the last answer
+// hardly longer than for the ones before it.
 func ping(t *testing.T, x *target) {
-	out := run(t, x.client, "ping", "-n", "-c", "3", "-i", "0.01", "-W", "5", x.vip.String())
-	if !strings.Contains(out, " 0% packet loss") {
-		t.Error(out)
+	for range 3 {
+		run(t, x.client, "ping", "-n", "-c", "1", "-W", "5", x.vip.String())
 	}
 }
 
