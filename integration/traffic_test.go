@@ -249,21 +249,36 @@ func mapped(t *testing.T, x *target) {
 	}
 }
 
+// iperf3Busy is what a server says that has not yet noticed the end of the test
+// before.
+const iperf3Busy = "the server is busy running a test. try again later"
+
+type iperf3Report struct {
+	Error string
+	End   struct {
+		Streams  []struct{ Receiver struct{ Bytes int64 } }
+		Received struct {
+			Bytes int64
+			Rate  float64 `json:"bits_per_second"`
+		} `json:"sum_received"`
+		Sent struct{ Retransmits int } `json:"sum_sent"`
+	}
+}
+
 func iperf3(t *testing.T, x *target, how ...string) {
 	const bytes = 100 << 20
 	args := append([]string{"-c", x.vip.String(), "-J", "-n", strconv.Itoa(bytes)}, how...)
-	var report struct {
-		Error string
-		End   struct {
-			Streams  []struct{ Receiver struct{ Bytes int64 } }
-			Received struct {
-				Bytes int64
-				Rate  float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-			Sent struct{ Retransmits int } `json:"sum_sent"`
+	var report iperf3Report
+	if err := lab.Wait(within(t), "iperf3's server", func() error {
+		report = iperf3Report{}
+		if err := json.Unmarshal([]byte(run(t, x.client, "iperf3", args...)), &report); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if err := json.Unmarshal([]byte(run(t, x.client, "iperf3", args...)), &report); err != nil {
+		if report.Error == iperf3Busy {
+			return errors.New(report.Error)
+		}
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if report.Error != "" {
