@@ -48,7 +48,7 @@ func TestContainer(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		name := fmt.Sprintf("rs%d", n)
 		e.realServer(t, name, "dr", "--network", "lab", "--ip", fmt.Sprintf("172.30.0.2%d", n), "--ip6", fmt.Sprintf("fd00:30::2%d", n),
-			"--sysctl", "net.ipv4.conf.all.arp_ignore=1", "--sysctl", "net.ipv4.conf.all.arp_announce=2")
+			"--sysctl", "net.ipv4.conf.all.arp_ignore=1", "--sysctl", "net.ipv4.conf.all.arp_announce=2", "--sysctl", "net.ipv6.conf.all.disable_ipv6=0")
 		e.realServer(t, name+"-tun", "tun", "--network", "container:"+name)
 		e.docker(t, "run", "-d", "--network", "container:"+name, "peer", "serve", name, ":80", strings.Join(udpAddrs(n), ","))
 	}

@@ -67,7 +67,7 @@ func OpenDecapsulator(o Options) (*Decapsulator, error) {
 	for _, s := range sockets {
 		d.readers = append(d.readers, newReader(s, d.tun.Queues()[0], vips))
 	}
-	if err := d.setUp(); err != nil {
+	if err := d.setUp(o.VIPs); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
@@ -75,7 +75,7 @@ func OpenDecapsulator(o Options) (*Decapsulator, error) {
 
 // setUp has the TUN device up, without addresses of its own, for packets of
 // any size and from clients whose route leads elsewhere.
-func (d *Decapsulator) setUp() error {
+func (d *Decapsulator) setUp(vips []netip.Addr) error {
 	link, err := netlink.LinkByName(d.tun.Name())
 	if err != nil {
 		return fmt.Errorf("find TUN device %s: %w", d.tun.Name(), err)
@@ -85,7 +85,7 @@ func (d *Decapsulator) setUp() error {
 	if err := netlink.LinkSetMTU(link, 65535); err != nil {
 		return fmt.Errorf("set the MTU of %s: %w", d.tun.Name(), explain(err))
 	}
-	if err := beLoose(d.tun.Name()); err != nil {
+	if err := errors.Join(beLoose(d.tun.Name()), carryIPv6(d.tun.Name(), vips)); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -215,7 +218,7 @@ func kernelUnpack(lo netlink.Link, o Options, done *undoStack) error {
 			return err
 		}
 		for _, name := range devices {
-			if err := beLoose(name); err != nil {
+			if err := errors.Join(beLoose(name), carryIPv6(name, o.VIPs)); err != nil {
 				return err
 			}
 		}
@@ -236,4 +239,23 @@ func beLoose(link string) error {
 		return err
 	}
 	return loose.write()
+}
+
+// carryIPv6 has IPv6 on for the tunnel device called link, if there are IPv6
+// VIPs: a container engine has it off on new devices, and what comes out of
+// the tunnel would vanish without a word. The setting goes with the device.
+func carryIPv6(link string, vips []netip.Addr) error {
+	if !slices.ContainsFunc(vips, netip.Addr.Is6) {
+		return nil
+	}
+	path := "/proc/sys/net/ipv6/conf/" + link + "/disable_ipv6"
+	off, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(off)) == "0" {
+		return err
+	}
+	err = os.WriteFile(path, []byte("0"), 0)
+	if readOnly(err) {
+		return fmt.Errorf("IPv6 is switched off for %s and /proc/sys may not be written: start the container with --sysctl net.ipv6.conf.all.disable_ipv6=0, or where it can be written: sysctl -w net.ipv6.conf.default.disable_ipv6=0: %w", link, err)
+	}
+	return err
 }
