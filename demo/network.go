@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -46,6 +47,10 @@ type network struct {
 	macs                     map[string]string // link address to the name of its host
 	dir                      string            // of the director's configuration and socket
 	program                  string
+
+	// asked are the client's UDP sockets. They stay open so that no port is
+	// given out twice: the director would know its flow, and no turn be taken.
+	asked []net.Conn
 
 	stopServers context.CancelFunc
 	servers     sync.WaitGroup
@@ -225,6 +230,9 @@ func (n *network) said() string { return n.uvs.Output() }
 
 // close ends everything.
 func (n *network) close() {
+	for _, conn := range n.asked {
+		conn.Close()
+	}
 	n.stopServers()
 	n.lab.Close()
 	n.servers.Wait()

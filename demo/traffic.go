@@ -96,7 +96,7 @@ func (n *network) udp(ctx context.Context, vip netip.AddrPort, token string) (la
 	if err != nil {
 		return echo, err
 	}
-	defer conn.Close()
+	n.asked = append(n.asked, conn)
 	deadline := time.Now().Add(askTime)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
