@@ -249,9 +249,12 @@ func mapped(t *testing.T, x *target) {
 	}
 }
 
-// iperf3Busy is what a server says that has not yet noticed the end of the test
-// before.
-const iperf3Busy = "the server is busy running a test. try again later"
+// iperf3NotYet is what a client says of a server that has not yet noticed the
+// end of the test before, or has and is about to listen again.
+var iperf3NotYet = []string{
+	"the server is busy running a test. try again later",
+	"unable to connect to server: Connection refused",
+}
 
 type iperf3Report struct {
 	Error string
@@ -274,7 +277,7 @@ func iperf3(t *testing.T, x *target, how ...string) {
 		if err := json.Unmarshal([]byte(run(t, x.client, "iperf3", args...)), &report); err != nil {
 			t.Fatal(err)
 		}
-		if report.Error == iperf3Busy {
+		if slices.Contains(iperf3NotYet, report.Error) {
 			return errors.New(report.Error)
 		}
 		return nil
