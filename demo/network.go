@@ -204,16 +204,7 @@ func (n *network) run(ctx context.Context, host *lab.Host, ready string, args ..
 	}
 	ctx, stop := context.WithTimeoutCause(ctx, caseTime, errors.New("it takes too long"))
 	defer stop()
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	go func() {
-		select {
-		case <-p.Exited():
-			fail(errors.New("it ended"))
-		case <-ctx.Done():
-		}
-	}()
-	err = lab.Wait(ctx, fmt.Sprintf("%s: uvs %s", host.Name, args[0]), func() error {
+	err = p.Await(ctx, fmt.Sprintf("%s: uvs %s", host.Name, args[0]), func() error {
 		if strings.Contains(p.Output(), ready) {
 			return nil
 		}

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -79,16 +78,7 @@ func (d *director) start() error {
 	d.process = p
 	ctx, cancel := timeout()
 	defer cancel()
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	go func() {
-		select {
-		case <-p.Exited():
-			fail(errors.New("it ended"))
-		case <-ctx.Done():
-		}
-	}()
-	err = lab.Wait(ctx, "uvs", func() error {
+	err = p.Await(ctx, "uvs", func() error {
 		_, err := d.get(ctx, "/healthz")
 		return err
 	})

@@ -36,6 +36,20 @@ func Wait(ctx context.Context, what string, cond func() error) error {
 	}
 }
 
+// Await is Wait for a condition that p brings about; it gives up when p ends.
+func (p *Process) Await(ctx context.Context, what string, cond func() error) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	go func() {
+		select {
+		case <-p.Exited():
+			fail(errors.New("it ended"))
+		case <-ctx.Done():
+		}
+	}()
+	return Wait(ctx, what, cond)
+}
+
 // WaitListen waits until a socket of the host is bound to each of ports
 // ("tcp/80" on any address, "udp/192.0.2.1:53" on just that one) and, for
 // TCP, listens.
