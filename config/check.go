@@ -18,6 +18,7 @@ func (fs *faults) check(o Options) {
 	fs.checkLAN()
 	fs.between("limits.flows", fs.cfg.Limits.Flows, 1, maxFlows)
 	fs.checkTimeouts("timeouts", fs.cfg.Timeouts)
+	fs.checkPolicy("policy", &fs.cfg.Policy, nil)
 	fs.checkAdmin()
 	fs.checkServices(o)
 }

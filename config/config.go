@@ -29,6 +29,7 @@ type Config struct {
 	LAN       LAN       `mapstructure:"lan"`
 	Limits    Limits    `mapstructure:"limits"`
 	Timeouts  Timeouts  `mapstructure:"timeouts"`
+	Policy    Policy    `mapstructure:"policy"`
 	Admin     Admin     `mapstructure:"admin"`
 	Services  []Service `mapstructure:"services"`
 }
@@ -121,6 +122,7 @@ func Default() Config {
 		LAN:      LAN{Announce: AnnounceAuto},
 		Limits:   Limits{Flows: 4_000_000},
 		Timeouts: Timeouts{TCP: 900 * time.Second, TCPFIN: 120 * time.Second, UDP: 300 * time.Second},
+		Policy:   defaultPolicy(),
 		Admin: Admin{
 			Socket: "/run/uvs/uvs.sock",
 			Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 9740),

@@ -20,6 +20,18 @@ addresses:
 lan: {announce: off, interfaces: [eth0, eth1]}
 limits: {flows: 1000}
 timeouts: {tcp: 10m, tcp_fin: 30s, udp: 1m}
+policy:
+  one_packet: true
+  sloppy: true
+  secure_tcp: true
+  reuse: 3
+  removed: keep
+  drain: 30s
+  expire_quiesced_templates: true
+  schedule_icmp: true
+  answer_unknown_replies: true
+  reset_expired: true
+  clamp_mss: 1400
 admin: {socket: /tmp/uvs.sock, listen: "[::1]:9999"}
 services:
   - name: web
@@ -34,6 +46,7 @@ services:
     announce: false
     health: {type: none}
     timeouts: {tcp: 5s}
+    policy: {sloppy: false, reuse: 0, removed: reset, drain: 0s, clamp_mss: 0}
     real_servers:
       - {address: 192.0.2.21, weight: 0}
       - {address: "2001:db8::22", mode: dr}
@@ -45,6 +58,7 @@ device = {name = "lb0", queues = 4, egress = "link", offload = "off", table = 10
 lan = {announce = "off", interfaces = ["eth0", "eth1"]}
 limits = {flows = 1000}
 timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m"}
+policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
 [addresses]
 tunnel_source = ["192.0.2.11", "2001:db8::11"]
@@ -62,6 +76,7 @@ on_no_server = "reset"
 announce = false
 health = {type = "none"}
 timeouts = {tcp = "5s"}
+policy = {sloppy = false, reuse = 0, removed = "reset", drain = "0s", clamp_mss = 0}
 real_servers = [{address = "192.0.2.21", weight = 0}, {address = "2001:db8::22", mode = "dr"}]
 `
 
@@ -72,6 +87,8 @@ const fullJSON = `{
 "lan": {"announce": "off", "interfaces": ["eth0", "eth1"]},
 "limits": {"flows": 1000},
 "timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m"},
+"policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
+  "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
 "services": [{
   "name": "web",
@@ -81,6 +98,7 @@ const fullJSON = `{
   "tunnel": {"type": "gue", "port": 6081, "checksum": true},
   "on_no_server": "reset", "announce": false, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
+  "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "drain": "0s", "clamp_mss": 0},
   "real_servers": [{"address": "192.0.2.21", "weight": 0}, {"address": "2001:db8::22", "mode": "dr"}]
 }]}`
 
@@ -94,7 +112,12 @@ var fullConfig = &Config{
 	LAN:      LAN{Announce: AnnounceOff, Interfaces: []string{"eth0", "eth1"}},
 	Limits:   Limits{Flows: 1000},
 	Timeouts: Timeouts{TCP: 10 * time.Minute, TCPFIN: 30 * time.Second, UDP: time.Minute},
-	Admin:    Admin{Socket: "/tmp/uvs.sock", Listen: netip.MustParseAddrPort("[::1]:9999")},
+	Policy: Policy{
+		OnePacket: new(true), Sloppy: new(true), SecureTCP: new(true), Reuse: new(3), Removed: new(RemovedKeep),
+		Drain: new(30 * time.Second), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
+		AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(1400),
+	},
+	Admin: Admin{Socket: "/tmp/uvs.sock", Listen: netip.MustParseAddrPort("[::1]:9999")},
 	Services: []Service{{
 		Name: "web",
 		Listen: []Listen{
@@ -107,6 +130,11 @@ var fullConfig = &Config{
 		Tunnel:     Tunnel{Type: GUE, Port: 6081, Checksum: true},
 		OnNoServer: AnswerReset, Announce: false, Health: Health{Type: "none"},
 		Timeouts: Timeouts{TCP: 5 * time.Second, TCPFIN: 30 * time.Second, UDP: time.Minute},
+		Policy: Policy{
+			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset),
+			Drain: new(time.Duration(0)), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
+			AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(0),
+		},
 		RealServers: []RealServer{
 			{Address: netip.MustParseAddrPort("192.0.2.21:0"), Weight: 0, Mode: TUN, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true}},
 			{Address: netip.MustParseAddrPort("[2001:db8::22]:0"), Weight: 1, Mode: DR, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true}},
@@ -153,6 +181,7 @@ services:
 		Announce:   true,
 		Health:     Health{Type: "none"},
 		Timeouts:   want.Timeouts,
+		Policy:     want.Policy,
 		RealServers: []RealServer{
 			{Address: netip.MustParseAddrPort("192.0.2.21:8080"), Weight: 1, Mode: NAT, Tunnel: Tunnel{Type: IPIP}},
 		},

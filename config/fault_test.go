@@ -96,6 +96,17 @@ func TestParseRefuses(t *testing.T) {
 				"timeouts.tcp: 1ms is out of range, 1s to 744h0m0s",
 				"timeouts.udp: -5s is out of range, 1s to 744h0m0s",
 			}},
+		{name: "policies out of range, each said once",
+			raw: "policy: {reuse: 4, removed: gone, sloppy: 1, clamp_mss: 100}\n" + service("policy: {drain: -1s, reuse: 5, forget: true}"),
+			want: []string{
+				"policy.sloppy: must be true or false, is 1",
+				web + "policy.forget: unknown key",
+				"policy.reuse: 4 is out of range, 0 to 3",
+				`policy.removed: "gone" is none of serve, keep, reschedule, reset`,
+				"policy.clamp_mss: 100 is out of range, 536 to 65535, or 0 for off",
+				web + "policy.reuse: 5 is out of range, 0 to 3",
+				web + "policy.drain: -1s is out of range, 0s to 744h0m0s",
+			}},
 		{name: "names that no device can have",
 			raw: "node: \"\"\ndevice: {name: a-very-long-name}\nlan: {interfaces: [a/b, eth0, eth0]}\n",
 			want: []string{
@@ -262,6 +273,7 @@ func TestOverrides(t *testing.T) {
 		LookupEnv: env(map[string]string{
 			"UVS_NODE": "env", "UVS_LIMITS_FLOWS": "7", "UVS_TIMEOUTS_TCP_FIN": "9s", "UVS_DEVICE_QUEUES": "auto",
 			"UVS_ADDRESSES_TUNNEL_SOURCE": "192.0.2.1, 2001:db8::1", "UVS_ADMIN_LISTEN": "",
+			"UVS_POLICY_SLOPPY": "true", "UVS_POLICY_REUSE": "0",
 		}),
 		Set: []string{"node=flag", "limits.flows=8"},
 	})
@@ -269,16 +281,17 @@ func TestOverrides(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Node != "flag" || cfg.Limits.Flows != 8 || cfg.Timeouts.TCPFIN.String() != "9s" || cfg.Device.Queues != 0 ||
-		len(cfg.Addresses.TunnelSource) != 2 || cfg.Admin.Listen.IsValid() {
+		!*cfg.Policy.Sloppy || *cfg.Policy.Reuse != 0 || len(cfg.Addresses.TunnelSource) != 2 || cfg.Admin.Listen.IsValid() {
 		t.Errorf("got %+v", cfg)
 	}
 
 	_, err = Parse(raw, "yaml", Options{
-		LookupEnv: env(map[string]string{"UVS_LIMITS_FLOWS": "many", "UVS_DEVICE_QUEUES": "0"}),
+		LookupEnv: env(map[string]string{"UVS_LIMITS_FLOWS": "many", "UVS_DEVICE_QUEUES": "0", "UVS_POLICY_SLOPPY": "yes"}),
 		Set:       []string{"nonsense", "services=x", "device.egress=up"},
 	})
 	want := []string{
 		`environment variable UVS_LIMITS_FLOWS: "many" is not a whole number`,
+		`environment variable UVS_POLICY_SLOPPY: "yes" is neither true nor false`,
 		"--set nonsense: must be key=value",
 	}
 	for _, w := range want {

@@ -65,6 +65,9 @@ func (fs *faults) set(v *viper.Viper, keys map[string]reflect.Type, assignments 
 // override gives value, a text, the form that the key's type has in a file.
 func (fs *faults) override(v *viper.Viper, key string, t reflect.Type, value, source string) {
 	var tree any = value
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	switch {
 	case t.Kind() == reflect.Slice:
 		list := []any{}
@@ -75,6 +78,12 @@ func (fs *faults) override(v *viper.Viper, key string, t reflect.Type, value, so
 		}
 		tree = list
 	case t == queuesType && value == "auto", t == durationType:
+	case t.Kind() == reflect.Bool:
+		if value != "true" && value != "false" {
+			fs.add(source, "%q is neither true nor false", value)
+			return
+		}
+		tree = value == "true"
 	case t.Kind() == reflect.Int:
 		n, err := strconv.Atoi(value)
 		if err != nil {

@@ -23,6 +23,7 @@ type Service struct {
 	Announce       bool          `mapstructure:"announce"`
 	Health         Health        `mapstructure:"health"`
 	Timeouts       Timeouts      `mapstructure:"timeouts"` // after Parse each is set: the file's, unless set here
+	Policy         Policy        `mapstructure:"policy"`   // likewise
 	RealServers    []RealServer  `mapstructure:"real_servers"`
 }
 

@@ -27,6 +27,7 @@ func (fs *faults) inherit() {
 			rs.Tunnel.inherit(s.Tunnel)
 		}
 		s.Timeouts.inherit(fs.cfg.Timeouts)
+		s.Policy.inherit(&fs.cfg.Policy)
 	}
 }
 
@@ -82,6 +83,8 @@ func (fs *faults) checkService(path string, s *Service, o Options) {
 	if s.Timeouts != fs.cfg.Timeouts {
 		fs.checkTimeouts(path+".timeouts", s.Timeouts)
 	}
+
+	fs.checkPolicy(path+".policy", &s.Policy, &fs.cfg.Policy)
 
 	if len(s.Listen) == 0 {
 		fs.add(path+".listen", `missing; a list such as ["203.0.113.10:80/tcp"]`)

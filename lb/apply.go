@@ -89,6 +89,7 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 		listens:    slices.Clone(c.Listens),
 		onNoServer: c.OnNoServer,
 		lifetimes:  c.Timeouts.lifetimes(),
+		policy:     c.Policy,
 	}
 	before := b.byName[c.Name]
 	if before == nil {

@@ -27,6 +27,7 @@ type ServiceConfig struct {
 	Scheduler   NewScheduler
 	OnNoServer  OnNoServer
 	Timeouts    Timeouts
+	Policy      Policy
 	RealServers []RealServerConfig
 }
 
@@ -112,6 +113,9 @@ func (c *Config) check() error {
 			if d < 0 || d > maxTimeout {
 				fault("timeout %v is not within 0 and %v", d, maxTimeout)
 			}
+		}
+		if err := s.Policy.check(); err != nil {
+			fault("%w", err)
 		}
 		s.checkListens(listens, fault)
 		s.checkRealServers(fault)

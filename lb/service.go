@@ -15,6 +15,7 @@ type service struct {
 	listens    []Listen
 	onNoServer OnNoServer
 	lifetimes  *lifetimes
+	policy     Policy
 	set        []*RealServer // all, newest first
 	v4, v6     Scheduler     // over the real servers that can take clients of the family; nil: none
 }

@@ -42,6 +42,7 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 			Name:       s.Name,
 			OnNoServer: answers[s.OnNoServer],
 			Timeouts:   lb.Timeouts{TCP: s.Timeouts.TCP, TCPFin: s.Timeouts.TCPFIN, UDP: s.Timeouts.UDP},
+			Policy:     policy(&s.Policy),
 		}
 		var err error
 		if sc.Scheduler, err = sched.New(s.Scheduler, schedulerOptions(s)); err != nil {
@@ -96,6 +97,29 @@ var answers = map[config.OnNoServer]lb.OnNoServer{
 	config.AnswerICMP:  lb.AnswerICMP,
 	config.AnswerReset: lb.AnswerReset,
 	config.AnswerDrop:  lb.AnswerDrop,
+}
+
+var removed = map[config.Removed]lb.Removed{
+	config.RemovedServe:      lb.RemovedServe,
+	config.RemovedKeep:       lb.RemovedKeep,
+	config.RemovedReschedule: lb.RemovedReschedule,
+	config.RemovedReset:      lb.RemovedReset,
+}
+
+func policy(p *config.Policy) lb.Policy {
+	return lb.Policy{
+		OnePacket:               *p.OnePacket,
+		Sloppy:                  *p.Sloppy,
+		SecureTCP:               *p.SecureTCP,
+		Reuse:                   lb.Reuse(*p.Reuse),
+		Removed:                 removed[*p.Removed],
+		Drain:                   *p.Drain,
+		ExpireQuiescedTemplates: *p.ExpireQuiescedTemplates,
+		ScheduleICMP:            *p.ScheduleICMP,
+		AnswerUnknownReplies:    *p.AnswerUnknownReplies,
+		ResetExpired:            *p.ResetExpired,
+		ClampMSS:                *p.ClampMSS,
+	}
 }
 
 var protocols = map[config.Protocol]uint8{
