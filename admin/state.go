@@ -18,6 +18,7 @@ type State struct {
 	Drops    map[string]uint64 `json:"drops"` // dropped packets by reason, only reasons that occurred
 	Lost     map[string]uint64 `json:"lost"`  // likewise those that were sent and did not leave
 	Notes    map[string]uint64 `json:"notes"` // what the balancer noted about packets, dropped or answered
+	Total    Measured          `json:"total"` // of all services, those that were removed too
 	Services []ServiceState    `json:"services"`
 }
 
@@ -69,24 +70,38 @@ type PacketState struct {
 
 // ServiceState is one service.
 type ServiceState struct {
-	Name        string            `json:"name"`
-	Listen      []string          `json:"listen"`
-	Requests    Traffic           `json:"requests"`
-	Replies     Traffic           `json:"replies"`
+	Name   string   `json:"name"`
+	Listen []string `json:"listen"`
+	Measured
 	RealServers []RealServerState `json:"real_servers"`
 }
 
 // RealServerState is one real server of one service.
 type RealServerState struct {
-	Address       string  `json:"address"` // without a port: the client's stays
-	Mode          string  `json:"mode"`
-	Weight        int     `json:"weight"`
-	State         string  `json:"state"` // up, or removed while it has flows
-	ActiveFlows   int64   `json:"active_flows"`
-	InactiveFlows int64   `json:"inactive_flows"`
-	PathMTU       int     `json:"path_mtu"` // bytes; 0 not known
-	Requests      Traffic `json:"requests"`
-	Replies       Traffic `json:"replies"`
+	Address       string `json:"address"` // without a port: the client's stays
+	Mode          string `json:"mode"`
+	Weight        int    `json:"weight"`
+	State         string `json:"state"` // up, or removed while it has flows
+	ActiveFlows   int64  `json:"active_flows"`
+	InactiveFlows int64  `json:"inactive_flows"`
+	PathMTU       int    `json:"path_mtu"` // bytes; 0 not known
+	Measured
+}
+
+// Measured is what was counted since the start, and the rates of the last
+// seconds, as IPVS averages them.
+type Measured struct {
+	FlowsOpened uint64  `json:"flows_opened"`
+	Requests    Traffic `json:"requests"`
+	Replies     Traffic `json:"replies"`
+	Rates       Rates   `json:"rates"`
+}
+
+// Rates are per second.
+type Rates struct {
+	FlowsOpened uint64  `json:"flows_opened"`
+	Requests    Traffic `json:"requests"`
+	Replies     Traffic `json:"replies"`
 }
 
 // Traffic counts packets as they are on the wire.

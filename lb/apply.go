@@ -11,6 +11,7 @@ import (
 type account struct {
 	servers []*RealServer      // the last form of each record, those removed but not freed too
 	retired map[string]Traffic // of the records that were freed, by the name of their mode
+	meter   meter
 }
 
 // Apply replaces the configuration as a whole, or returns every fault of c and
@@ -67,12 +68,13 @@ func (b *Balancer) freeRecords() {
 				return false
 			}
 			sum := a.retired[rs.Mode.String()]
-			sum.add(rs.traffic.sum())
+			sum.add(rs.counted())
 			a.retired[rs.Mode.String()] = sum
 			b.freeIDs = append(b.freeIDs, rs.id)
 			return true
 		})
 		if set == nil && b.byName[name] == nil && len(a.servers) == 0 {
+			b.gone.add(a.former())
 			delete(b.accounts, name)
 		}
 	}

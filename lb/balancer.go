@@ -27,11 +27,15 @@ type Balancer struct {
 	queues  []*Queue
 	state   atomic.Pointer[snapshot] // never nil
 
+	sampled time.Duration // when the rates were brought up to date; Tick's own
+
 	mu       sync.Mutex
 	accounts map[string]*account // by the name of the service
 	freeIDs  []uint32            // of records that were freed
 	pathMTU  map[netip.Addr]int  // as SetPathMTU had it
 	byName   map[string]*service // the services of state
+	gone     Traffic             // of accounts that were forgotten
+	all      meter
 }
 
 // New makes a Balancer without services.
@@ -73,8 +77,8 @@ const (
 	sweepBudget = 1 << 15
 )
 
-// Run frees the flows that are due until ctx ends. clock is the one that the
-// packet loops read.
+// Run does what is due besides packets until ctx ends. clock is the one that
+// the packet loops read.
 func (b *Balancer) Run(ctx context.Context, clock func() time.Duration) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -83,10 +87,27 @@ func (b *Balancer) Run(ctx context.Context, clock func() time.Duration) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			b.table.Sweep(clock(), sweepBudget)
+			b.Tick(clock())
 		}
 	}
 }
+
+// Tick frees flows that are due, and every two seconds brings the rates up to
+// date. Run calls it sixteen times a second; who has no Run calls it
+// instead, one goroutine at a time.
+func (b *Balancer) Tick(now time.Duration) {
+	b.table.Sweep(now, sweepBudget)
+	for n := 0; b.sampled+sampleEvery <= now; n++ {
+		b.sampled += sampleEvery
+		if n < maxSamples {
+			b.sample()
+		}
+	}
+}
+
+// maxSamples is how many samples are made up for after a stop of the clock;
+// by then any rate has come down to nothing.
+const maxSamples = 128
 
 // Close gives the memory of the flow table back. No Queue may be used any
 // more, and Run must have returned.

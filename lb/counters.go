@@ -13,22 +13,35 @@ type counter struct{ n atomic.Uint64 }
 func (c *counter) add(n uint64)  { c.n.Store(c.n.Load() + n) }
 func (c *counter) value() uint64 { return c.n.Load() }
 
-// Traffic counts what crossed the director: packets as they are on the wire,
-// a super-packet by its segments, and bytes of their IP lengths before the
-// rewriting.
+// Traffic counts what crossed the director: flows that were opened, packets as
+// they are on the wire, a super-packet by its segments, and bytes of their IP
+// lengths before the rewriting. The packet that opens a flow counts, so do
+// ICMP errors about one and packets that then do not fit the path. It never
+// counts down.
 type Traffic struct {
+	Flows                        uint64
 	RequestPackets, RequestBytes uint64
 	ReplyPackets, ReplyBytes     uint64
 }
 
 func (t *Traffic) add(o Traffic) {
+	t.Flows += o.Flows
 	t.RequestPackets += o.RequestPackets
 	t.RequestBytes += o.RequestBytes
 	t.ReplyPackets += o.ReplyPackets
 	t.ReplyBytes += o.ReplyBytes
 }
 
-// traffic is the Traffic of one real server, a cache line per queue.
+// since is what came after o.
+func (t Traffic) since(o Traffic) Traffic {
+	return Traffic{
+		Flows:          t.Flows - o.Flows,
+		RequestPackets: t.RequestPackets - o.RequestPackets, RequestBytes: t.RequestBytes - o.RequestBytes,
+		ReplyPackets: t.ReplyPackets - o.ReplyPackets, ReplyBytes: t.ReplyBytes - o.ReplyBytes,
+	}
+}
+
+// traffic is the packets of one real server, a cache line per queue.
 type traffic []trafficCell
 
 type trafficCell struct {

@@ -143,7 +143,11 @@ func (q *Queue) forward(p *packet.Packet, f *Flow, d Direction, now time.Duratio
 	}
 	if mtu := f.Server.PathMTU(); d == Request && mtu > 0 {
 		if growth := growth(&rw, p.Tuple.Family); p.SegmentLen()+growth > mtu && p.DontFragment() {
-			return q.answer(p, packet.PacketTooBig, mtu-growth, now, packet.TooBig)
+			v, why := q.answer(p, packet.PacketTooBig, mtu-growth, now, packet.TooBig)
+			if v == packet.Send && f.Server.oneSided {
+				f.Server.traffic[q.index].count(p, Reply) // as in IPVS, where no other reply counts
+			}
+			return v, why
 		}
 	}
 	if why := rw.Apply(p); why != packet.OK {

@@ -288,11 +288,11 @@ func TestTraffic(t *testing.T) {
 	if s.Flows.Now != 2 || s.Flows.Created != 2 || s.Flows.Limit != 10_000 {
 		t.Errorf("flows %+v", s.Flows)
 	}
-	want := lb.Traffic{RequestPackets: 5, RequestBytes: 2720, ReplyPackets: 1, ReplyBytes: 40}
+	want := lb.Traffic{Flows: 2, RequestPackets: 5, RequestBytes: 2720, ReplyPackets: 1, ReplyBytes: 40}
 	if got := s.Services[0].Traffic; got != want {
 		t.Errorf("service: %+v, want %+v", got, want)
 	}
-	want = lb.Traffic{RequestPackets: 1, RequestBytes: 60}
+	want = lb.Traffic{Flows: 1, RequestPackets: 1, RequestBytes: 60}
 	if rs := s.Services[0].RealServers[0]; rs.Traffic != want || rs.Mode != "nat" || rs.Endpoint.AddrPort().String() != mapped6 {
 		t.Errorf("the newest real server: %+v, want %+v", rs, want)
 	}
@@ -340,6 +340,35 @@ func TestServiceLookup(t *testing.T) {
 			tuple := packettest.Parsed(t, got.bytes).Tuple
 			if dst := netip.AddrPortFrom(tuple.Dst.Netip(4), tuple.DstPort); dst.String() != tt.want {
 				t.Errorf("went to %v, want %v", dst, tt.want)
+			}
+		})
+	}
+}
+
+// TestTrafficOfWhatIsNotForwarded follows IPVS: packets that do not fit count
+// as they come, and the director's answer counts only where no reply of a real
+// server does.
+func TestTrafficOfWhatIsNotForwarded(t *testing.T) {
+	tests := []struct {
+		name string
+		d    director
+		want lb.Traffic
+	}{
+		{"dr: the answer counts as a reply", drDirector,
+			lb.Traffic{Flows: 1, RequestPackets: 3, RequestBytes: 28 + 1428 + 84, ReplyPackets: 1, ReplyBytes: 576}},
+		{"nat: it does not", natDirector,
+			lb.Traffic{Flows: 1, RequestPackets: 3, RequestBytes: 28 + 1428 + 84}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := tt.d.start(t)
+			b.SetPathMTU(netip.MustParseAddr(rip4), 1400)
+			handle(t, b, packettest.UDP(client4, web4), 0)
+			handle(t, b, packettest.UDP(client4, web4, packettest.DF, packettest.Pad(1400)), 0)
+			about := packettest.UDP(web4, client4, packettest.NoSum, packettest.Pad(28))
+			handle(t, b, packettest.Error("198.51.100.1", vip4, unreachable4, port4, 0, about), 0)
+			if got := b.Stats().Services[0].Traffic; got != tt.want {
+				t.Errorf("%+v, want %+v", got, tt.want)
 			}
 		})
 	}

@@ -102,6 +102,7 @@ func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
 	if f.Server.oneSided {
 		e.flags |= flagOneSided
 	}
+	f.Server.opened.Add(1)
 	if states[f.State].active {
 		f.Server.active.Add(1)
 	}
@@ -200,6 +201,7 @@ func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) (Flow,
 	s.mu.Lock()
 	if e := &t.entries.all[n]; e.flags&flagLive != 0 && e.gen == gen {
 		s.created--
+		t.servers.get(e.server).opened.Add(^uint64(0))
 		t.removeLocked(s, n) // its reply slot is gone already
 	}
 	s.mu.Unlock()

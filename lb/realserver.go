@@ -30,10 +30,12 @@ type record struct {
 	id       uint32
 	oneSided bool // the mode's real servers answer the client directly
 
-	flows   atomic.Int64 // flows that name the id; freed: below 0
-	active  atomic.Int64 // of them those that count as active connections
-	pathMTU atomic.Int32 // bytes; 0 unknown
+	flows   atomic.Int64  // flows that name the id; freed: below 0
+	active  atomic.Int64  // of them those that count as active connections
+	pathMTU atomic.Int32  // bytes; 0 unknown
+	opened  atomic.Uint64 // flows ever
 	traffic traffic
+	meter   meter
 }
 
 // freed is the value of flows from which no acquire can climb out.
@@ -50,6 +52,13 @@ func (r *record) acquire() bool {
 	}
 	r.flows.Add(-1)
 	return false
+}
+
+// counted is what the record has counted since it was made.
+func (r *record) counted() Traffic {
+	t := r.traffic.sum()
+	t.Flows = r.opened.Load()
+	return t
 }
 
 func (r *record) release() { r.flows.Add(-1) }

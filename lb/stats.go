@@ -11,6 +11,7 @@ import (
 // queues at the moment of asking.
 type Stats struct {
 	Services []ServiceStats
+	Total    Measured // of all services, those that were removed too
 	Flows    FlowStats
 	Lookups  Lookups
 	Reasons  [packet.NumReasons]uint64 // packets by what happened to them, dropped or not; OK is not counted
@@ -24,11 +25,22 @@ type FlowStats struct {
 	Evicted    uint64 // given up because the table was full
 }
 
+// Measured is what was counted, and how fast it grows.
+type Measured struct {
+	Traffic           // since the start
+	SinceZero Traffic // since the last Balancer.Zero
+	Rates     Rates   // per second
+}
+
+func (m *meter) measured(now Traffic) Measured {
+	return Measured{Traffic: now, SinceZero: now.since(m.base), Rates: m.rates()}
+}
+
 // ServiceStats is one service of the configuration in force.
 type ServiceStats struct {
 	Name        string
 	Listens     []Listen
-	Traffic                        // of all modes
+	Measured                       // of all modes
 	Modes       map[string]Traffic // by the name of the mode
 	RealServers []RealServerStats  // in list order, the newest first, then the removed ones that have flows
 }
@@ -42,7 +54,7 @@ type RealServerStats struct {
 	ActiveFlows   int64
 	InactiveFlows int64
 	PathMTU       int // bytes; 0 unknown
-	Traffic
+	Measured
 }
 
 // Stats sums the counters.
@@ -63,14 +75,17 @@ func (b *Balancer) Stats() Stats {
 	for _, svc := range b.state.Load().services {
 		s.Services = append(s.Services, svc.stats(b.accounts[svc.name]))
 	}
+	all := b.gone
+	for _, a := range b.accounts {
+		all.add(a.counted())
+	}
+	s.Total = b.all.measured(all)
 	return s
 }
 
 func (s *service) stats(a *account) ServiceStats {
 	st := ServiceStats{Name: s.name, Listens: slices.Clone(s.listens), Modes: maps.Clone(a.retired)}
-	for _, t := range st.Modes {
-		st.Traffic.add(t)
-	}
+	sum := a.former()
 	add := func(rs *RealServer, removed bool) {
 		r := RealServerStats{
 			Endpoint:      rs.Endpoint,
@@ -80,9 +95,9 @@ func (s *service) stats(a *account) ServiceStats {
 			ActiveFlows:   rs.ActiveFlows(),
 			InactiveFlows: rs.InactiveFlows(),
 			PathMTU:       rs.PathMTU(),
-			Traffic:       rs.traffic.sum(),
+			Measured:      rs.meter.measured(rs.counted()),
 		}
-		st.Traffic.add(r.Traffic)
+		sum.add(r.Traffic)
 		ofMode := st.Modes[r.Mode]
 		ofMode.add(r.Traffic)
 		st.Modes[r.Mode] = ofMode
@@ -98,6 +113,7 @@ func (s *service) stats(a *account) ServiceStats {
 			add(rs, true)
 		}
 	}
+	st.Measured = a.meter.measured(sum)
 	return st
 }
 

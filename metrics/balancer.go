@@ -13,12 +13,14 @@ import (
 type balancer struct{ stats func() lb.Stats }
 
 var (
+	openedDesc  = desc(FlowsOpened, "Flows opened, by service and mode.", "service", "mode")
 	packetsDesc = desc(Packets, "Packets of flows as they are on the wire, by service, direction (in: from clients, out: from real servers) and mode.", "service", "direction", "mode")
 	bytesDesc   = desc(Bytes, "Bytes of those packets, from the IP header on, before they are rewritten.", "service", "direction", "mode")
 
 	realServerStateDesc   = desc(RealServerState, "1 for the state that the real server is in: up, or removed from the configuration while it has flows.", "service", "real_server", "state")
 	realServerWeightDesc  = desc(RealServerWeight, "Weight of the real server; 0 gets no new flows.", "service", "real_server")
 	realServerFlowsDesc   = desc(RealServerFlows, "Flows of the real server, active or inactive as IPVS counts them.", "service", "real_server", "activity")
+	realServerOpenedDesc  = desc(RealServerOpened, "Flows that the real server was given.", "service", "real_server")
 	realServerPacketsDesc = desc(RealServerPackets, "Packets of flows of the real server, as they are on the wire.", "service", "real_server", "direction")
 	realServerBytesDesc   = desc(RealServerBytes, "Bytes of those packets.", "service", "real_server", "direction")
 
@@ -31,8 +33,8 @@ var (
 )
 
 func (*balancer) Describe(ch chan<- *prometheus.Desc) {
-	describe(ch, packetsDesc, bytesDesc,
-		realServerStateDesc, realServerWeightDesc, realServerFlowsDesc, realServerPacketsDesc, realServerBytesDesc,
+	describe(ch, openedDesc, packetsDesc, bytesDesc,
+		realServerStateDesc, realServerWeightDesc, realServerFlowsDesc, realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
 		flowsDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, lookupsDesc, notesDesc)
 }
 
@@ -54,6 +56,7 @@ func (c *balancer) Collect(ch chan<- prometheus.Metric) {
 
 func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats) {
 	for mode, t := range s.Modes {
+		counter(ch, openedDesc, t.Flows, s.Name, mode)
 		counter(ch, packetsDesc, t.RequestPackets, s.Name, "in", mode)
 		counter(ch, packetsDesc, t.ReplyPackets, s.Name, "out", mode)
 		counter(ch, bytesDesc, t.RequestBytes, s.Name, "in", mode)
@@ -66,6 +69,7 @@ func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats) {
 		gauge(ch, realServerWeightDesc, float64(rs.Weight), s.Name, name)
 		gauge(ch, realServerFlowsDesc, float64(rs.ActiveFlows), s.Name, name, "active")
 		gauge(ch, realServerFlowsDesc, float64(rs.InactiveFlows), s.Name, name, "inactive")
+		counter(ch, realServerOpenedDesc, rs.Flows, s.Name, name)
 		counter(ch, realServerPacketsDesc, rs.RequestPackets, s.Name, name, "in")
 		counter(ch, realServerPacketsDesc, rs.ReplyPackets, s.Name, name, "out")
 		counter(ch, realServerBytesDesc, rs.RequestBytes, s.Name, name, "in")
@@ -89,6 +93,7 @@ func byAddress(all []lb.RealServerStats) []lb.RealServerStats {
 		o := &out[i]
 		o.ActiveFlows += rs.ActiveFlows
 		o.InactiveFlows += rs.InactiveFlows
+		o.Flows += rs.Flows
 		o.RequestPackets += rs.RequestPackets
 		o.RequestBytes += rs.RequestBytes
 		o.ReplyPackets += rs.ReplyPackets

@@ -27,11 +27,13 @@ const (
 	ReloadTimestamp  = "uvs_config_last_reload_timestamp_seconds"
 	Reloads          = "uvs_config_reloads_total"
 
+	FlowsOpened       = "uvs_flows_opened_total"
 	Packets           = "uvs_packets_total"
 	Bytes             = "uvs_bytes_total"
 	RealServerState   = "uvs_real_server_state"
 	RealServerWeight  = "uvs_real_server_weight"
 	RealServerFlows   = "uvs_real_server_flows"
+	RealServerOpened  = "uvs_real_server_flows_opened_total"
 	RealServerPackets = "uvs_real_server_packets_total"
 	RealServerBytes   = "uvs_real_server_bytes_total"
 

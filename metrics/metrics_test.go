@@ -26,16 +26,16 @@ func endpoint(s string) packet.Endpoint { return packet.EndpointFrom(netip.MustP
 // two that were mixed up show.
 func busy() Source {
 	traffic := func(n uint64) lb.Traffic {
-		return lb.Traffic{RequestPackets: n, RequestBytes: n + 1, ReplyPackets: n + 2, ReplyBytes: n + 3}
+		return lb.Traffic{Flows: n + 4, RequestPackets: n, RequestBytes: n + 1, ReplyPackets: n + 2, ReplyBytes: n + 3}
 	}
 	balancer := lb.Stats{
 		Services: []lb.ServiceStats{{
 			Name:  "web",
 			Modes: map[string]lb.Traffic{"nat": traffic(10), "dr": traffic(20)},
 			RealServers: []lb.RealServerStats{
-				{Endpoint: endpoint("192.0.2.1:80"), Mode: "dr", Weight: 3, ActiveFlows: 1, InactiveFlows: 2, Traffic: traffic(20)},
-				{Endpoint: endpoint("[2001:db8::1]:80"), Mode: "nat", Weight: 4, Traffic: traffic(6)},
-				{Endpoint: endpoint("192.0.2.1:80"), Mode: "nat", Removed: true, ActiveFlows: 5, InactiveFlows: 6, Traffic: traffic(4)},
+				{Endpoint: endpoint("192.0.2.1:80"), Mode: "dr", Weight: 3, ActiveFlows: 1, InactiveFlows: 2, Measured: lb.Measured{Traffic: traffic(20)}},
+				{Endpoint: endpoint("[2001:db8::1]:80"), Mode: "nat", Weight: 4, Measured: lb.Measured{Traffic: traffic(6)}},
+				{Endpoint: endpoint("192.0.2.1:80"), Mode: "nat", Removed: true, ActiveFlows: 5, InactiveFlows: 6, Measured: lb.Measured{Traffic: traffic(4)}},
 				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
 			},
 		}},
@@ -87,6 +87,7 @@ func TestScrape(t *testing.T) {
 		`uvs_packets_total{direction="out",mode="dr",service="web"} 22`,
 		`uvs_bytes_total{direction="in",mode="nat",service="web"} 11`,
 		`uvs_bytes_total{direction="out",mode="dr",service="web"} 23`,
+		`uvs_flows_opened_total{mode="nat",service="web"} 14`,
 		// 192.0.2.1:80 has changed its mode and is one real server all the same.
 		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="up"} 1`,
 		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="removed"} 0`,
@@ -94,6 +95,7 @@ func TestScrape(t *testing.T) {
 		`uvs_real_server_weight{real_server="[2001:db8::1]:80",service="web"} 4`,
 		`uvs_real_server_flows{activity="active",real_server="192.0.2.1:80",service="web"} 6`,
 		`uvs_real_server_flows{activity="inactive",real_server="192.0.2.1:80",service="web"} 8`,
+		`uvs_real_server_flows_opened_total{real_server="192.0.2.1:80",service="web"} 32`,
 		`uvs_real_server_packets_total{direction="in",real_server="192.0.2.1:80",service="web"} 24`,
 		`uvs_real_server_packets_total{direction="out",real_server="192.0.2.1:80",service="web"} 28`,
 		`uvs_real_server_bytes_total{direction="in",real_server="192.0.2.1:80",service="web"} 26`,

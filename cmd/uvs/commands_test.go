@@ -143,11 +143,17 @@ func TestStatusPrintsTheState(t *testing.T) {
 		Packets:  admin.PacketState{Received: 9, Sent: 10, Passed: 11, Returned: 12, Dropped: 13, ByLink: 14, ByKernel: 15},
 		Drops:    map[string]uint64{"truncated": 13},
 		Lost:     map[string]uint64{"no_neighbour": 16},
+		Total: admin.Measured{Rates: admin.Rates{
+			FlowsOpened: 29, Requests: admin.Traffic{Packets: 30, Bytes: 31}, Replies: admin.Traffic{Packets: 32, Bytes: 33},
+		}},
 		Services: []admin.ServiceState{{
 			Name: "web", Listen: []string{"203.0.113.10:80/tcp"},
 			RealServers: []admin.RealServerState{{
 				Address: "192.0.2.1", Mode: "nat", Weight: 1, State: "up", ActiveFlows: 17, InactiveFlows: 18,
-				Requests: admin.Traffic{Packets: 19, Bytes: 20}, Replies: admin.Traffic{Packets: 21, Bytes: 22},
+				Measured: admin.Measured{
+					FlowsOpened: 23, Requests: admin.Traffic{Packets: 19, Bytes: 20}, Replies: admin.Traffic{Packets: 21, Bytes: 22},
+					Rates: admin.Rates{FlowsOpened: 24, Requests: admin.Traffic{Packets: 25, Bytes: 26}, Replies: admin.Traffic{Packets: 27, Bytes: 28}},
+				},
 			}},
 		}},
 	}
@@ -157,6 +163,7 @@ last reload failed   a: wrong
                      b: wrong too
 device               uvs0, 2 queues, offloads checksum tso, egress auto
 flows                1 of 2; 3 created, 4 expired, 5 evicted
+per second           29 flows; 30 packets and 31 bytes in, 32 and 33 out
 lookups              6 hit, 7 missed and could open a flow, 8 missed otherwise
 packets              9 received, 10 sent, 11 passed up, 12 returned, 13 dropped
 ways out             14 by link, 15 by kernel
@@ -165,8 +172,8 @@ lost on the way out  16 no_neighbour
 warning              net.x is not 1
 
 service web on 203.0.113.10:80/tcp
-real server  mode  weight  state  active  inactive  packets in  bytes in  packets out  bytes out
-192.0.2.1    nat   1       up     17      18        19          20        21           22
+real server  mode  weight  state  active  inactive  flows  packets in  bytes in  packets out  bytes out  flows/s  packets/s in  packets/s out
+192.0.2.1    nat   1       up     17      18        23     19          20        21           22         24       25            27
 `
 	var got bytes.Buffer
 	if err := printState(&got, &s, start.Add(90*time.Second)); err != nil {

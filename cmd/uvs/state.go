@@ -33,6 +33,7 @@ func (d *director) state() admin.State {
 		Drops:    occurred(total.Dropped),
 		Lost:     occurred(total.Lost),
 		Notes:    occurred(balance.Reasons),
+		Total:    measured(&balance.Total),
 		Services: []admin.ServiceState{},
 	}
 	if d.failed != nil {
@@ -69,8 +70,7 @@ func occurred(counts [packet.NumReasons]uint64) map[string]uint64 {
 func serviceState(s *lb.ServiceStats) admin.ServiceState {
 	out := admin.ServiceState{
 		Name:        s.Name,
-		Requests:    admin.Traffic{Packets: s.RequestPackets, Bytes: s.RequestBytes},
-		Replies:     admin.Traffic{Packets: s.ReplyPackets, Bytes: s.ReplyBytes},
+		Measured:    measured(&s.Measured),
 		RealServers: []admin.RealServerState{},
 	}
 	for _, l := range s.Listens {
@@ -84,11 +84,23 @@ func serviceState(s *lb.ServiceStats) admin.ServiceState {
 		out.RealServers = append(out.RealServers, admin.RealServerState{
 			Address: metrics.Address(rs.Endpoint), Mode: rs.Mode, Weight: rs.Weight, State: state,
 			ActiveFlows: rs.ActiveFlows, InactiveFlows: rs.InactiveFlows, PathMTU: rs.PathMTU,
-			Requests: admin.Traffic{Packets: rs.RequestPackets, Bytes: rs.RequestBytes},
-			Replies:  admin.Traffic{Packets: rs.ReplyPackets, Bytes: rs.ReplyBytes},
+			Measured: measured(&rs.Measured),
 		})
 	}
 	return out
+}
+
+func measured(m *lb.Measured) admin.Measured {
+	return admin.Measured{
+		FlowsOpened: m.Flows,
+		Requests:    admin.Traffic{Packets: m.RequestPackets, Bytes: m.RequestBytes},
+		Replies:     admin.Traffic{Packets: m.ReplyPackets, Bytes: m.ReplyBytes},
+		Rates: admin.Rates{
+			FlowsOpened: m.Rates.Flows,
+			Requests:    admin.Traffic{Packets: m.Rates.RequestPackets, Bytes: m.Rates.RequestBytes},
+			Replies:     admin.Traffic{Packets: m.Rates.ReplyPackets, Bytes: m.Rates.ReplyBytes},
+		},
+	}
 }
 
 // source is the director as metrics sees it.

@@ -69,6 +69,9 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 	}
 	fmt.Fprintf(t, "device\t%s, %d queues, offloads %s, egress %s\n", s.Device.Name, s.Device.Queues, s.Device.Offloads, s.Device.Egress)
 	fmt.Fprintf(t, "flows\t%d of %d; %d created, %d expired, %d evicted\n", s.Flows.Now, s.Flows.Limit, s.Flows.Created, s.Flows.Expired, s.Flows.Evicted)
+	r := &s.Total.Rates
+	fmt.Fprintf(t, "per second\t%d flows; %d packets and %d bytes in, %d and %d out\n",
+		r.FlowsOpened, r.Requests.Packets, r.Requests.Bytes, r.Replies.Packets, r.Replies.Bytes)
 	fmt.Fprintf(t, "lookups\t%d hit, %d missed and could open a flow, %d missed otherwise\n", s.Lookups.Hit, s.Lookups.MissSYN, s.Lookups.MissNonSYN)
 	p := &s.Packets
 	fmt.Fprintf(t, "packets\t%d received, %d sent, %d passed up, %d returned, %d dropped\n", p.Received, p.Sent, p.Passed, p.Returned, p.Dropped)
@@ -90,9 +93,10 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 
 func printService(t *tabwriter.Writer, s *admin.ServiceState) {
 	fmt.Fprintf(t, "\nservice %s on %s\n", s.Name, strings.Join(s.Listen, ", "))
-	fmt.Fprintln(t, "real server\tmode\tweight\tstate\tactive\tinactive\tpackets in\tbytes in\tpackets out\tbytes out")
+	fmt.Fprintln(t, "real server\tmode\tweight\tstate\tactive\tinactive\tflows\tpackets in\tbytes in\tpackets out\tbytes out\tflows/s\tpackets/s in\tpackets/s out")
 	for _, rs := range s.RealServers {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", rs.Address, rs.Mode, rs.Weight, rs.State,
-			rs.ActiveFlows, rs.InactiveFlows, rs.Requests.Packets, rs.Requests.Bytes, rs.Replies.Packets, rs.Replies.Bytes)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", rs.Address, rs.Mode, rs.Weight, rs.State,
+			rs.ActiveFlows, rs.InactiveFlows, rs.FlowsOpened, rs.Requests.Packets, rs.Requests.Bytes, rs.Replies.Packets, rs.Replies.Bytes,
+			rs.Rates.FlowsOpened, rs.Rates.Requests.Packets, rs.Rates.Replies.Packets)
 	}
 }
