@@ -1,6 +1,10 @@
 package lb
 
-import "github.com/uvs-project/uvs/packet"
+import (
+	"sync/atomic"
+
+	"github.com/uvs-project/uvs/packet"
+)
 
 // insert adds the flow f, whose State is that after its first packet, until
 // now plus its state's lifetime. f.Server has been acquired for it; the
@@ -81,7 +85,7 @@ func (t *Table) allocateLocked(s *shard, id uint32) uint32 {
 		if !ok {
 			return 0
 		}
-		t.owners[from/chunkEntries] = uint16(id)
+		atomic.StoreUint32(&t.owners[from/chunkEntries], id+1) // walk reads it at any time
 		s.fresh, s.freshEnd = uint32(from), uint32(from+chunkEntries)
 	}
 	s.fresh++

@@ -35,7 +35,7 @@ type Table struct {
 	shardBits int
 
 	shards []shard
-	owners []uint16     // the shard of each chunk of entries, written once before the chunk is used
+	owners []uint32     // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
 	heads  []uint32     // of all shards' timing wheels, see wheel.go
 	live   atomic.Int64 // flows, and inserts under way; at most limit
 	arenas arenas       // of the shards' indexes
@@ -90,7 +90,7 @@ const (
 	// 200 µs where the kernel has to find the memory first.
 	flowsPerShard = 2048
 
-	maxShardBits = 16 // owners are 16 bits
+	maxShardBits = 16 // larger tables have larger shards
 
 	// chunkEntries is how many entries a shard takes at a time: 8 KiB.
 	chunkEntries = 128
@@ -119,7 +119,7 @@ func newTable(limit int, servers *registry) (*Table, error) {
 	// Shards fill unevenly and keep the chunks that they took once; the sweeper
 	// may hold a page.
 	numEntries := (limit+limit/4)/chunkEntries*chunkEntries + 4*n*chunkEntries + pageOf[entry]()
-	t.owners = make([]uint16, numEntries/chunkEntries)
+	t.owners = make([]uint32, numEntries/chunkEntries)
 	var err error
 	if t.entries.all, err = reserve[entry](numEntries); err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func (t *Table) shardOf(hash uint64) uint32 {
 }
 
 // ownerOf is the shard of entry n.
-func (t *Table) ownerOf(n uint32) uint32 { return uint32(t.owners[n/chunkEntries]) }
+func (t *Table) ownerOf(n uint32) uint32 { return t.owners[n/chunkEntries] - 1 }
 
 // flow copies an entry whose lock is held.
 func (t *Table) flow(e *entry) (f Flow) {

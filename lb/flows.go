@@ -1,0 +1,66 @@
+package lb
+
+import (
+	"iter"
+	"sync/atomic"
+	"time"
+)
+
+// FlowInfo is what a listing shows of one flow.
+type FlowInfo struct {
+	Flow
+	Left time.Duration // until the flow ends, if no packet comes
+}
+
+// Flows lists the flows at the time now, in no order. What it yields are
+// copies; a flow that lasts as long as the listing is yielded once, one that
+// comes or ends meanwhile once or not at all. Packets of other flows wait for
+// it at most as long as it takes to copy one chunk, some 5 µs.
+func (b *Balancer) Flows(now time.Duration) iter.Seq[FlowInfo] {
+	return func(yield func(FlowInfo) bool) {
+		t := b.table
+		var found [chunkEntries]FlowInfo
+		tick := tickOf(now)
+		for chunk := range t.numChunks() {
+			n := 0
+			t.eachInChunk(chunk, func(_ *shard, _ uint32, e *entry) {
+				if left := int32(e.deadline - tick); left > 0 {
+					t.copyFlow(&found[n].Flow, e)
+					found[n].Left = time.Duration(left) << tickShift
+					n++
+				}
+			})
+			for _, f := range found[:n] {
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// numChunks is how many chunks of entries may have been handed out.
+func (t *Table) numChunks() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.entries.raw / chunkEntries
+}
+
+// eachInChunk calls do for every flow of a chunk of entries, with the chunk's
+// shard locked. Entries do not move, so who goes through all chunks meets
+// every flow that lasts so long, once.
+func (t *Table) eachInChunk(chunk int, do func(s *shard, n uint32, e *entry)) {
+	owner := atomic.LoadUint32(&t.owners[chunk])
+	if owner == 0 {
+		return
+	}
+	s := &t.shards[owner-1]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := uint32(chunk * chunkEntries)
+	for n := first; n < first+chunkEntries; n++ {
+		if e := &t.entries.all[n]; e.flags&flagLive != 0 {
+			do(s, n, e)
+		}
+	}
+}
