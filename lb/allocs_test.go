@@ -44,7 +44,8 @@ func TestHandleNoAllocs(t *testing.T) {
 			}
 			now := time.Duration(0)
 			for i, in := range inputs {
-				p := new(packet.Packet)
+				batch := make([]packet.Packet, 1)
+				p := &batch[0]
 				buf := make([]byte, packet.Headroom+packet.MaxSize)
 				q := b.Queue(0)
 				for name, step := range map[string]time.Duration{"known": 0, "new": time.Hour} {
@@ -56,6 +57,7 @@ func TestHandleNoAllocs(t *testing.T) {
 						n := copy(buf[packet.Headroom:], in)
 						p.Reset(buf, packet.Headroom, packet.Headroom+n)
 						p.Parse()
+						q.Prepare(batch)
 						if v, why := q.Handle(p, now); v != packet.Send {
 							t.Fatalf("%s flow, packet %d: %v, %v", name, i, v, why)
 						}

@@ -34,7 +34,7 @@ func (m fakeMode) ReplyTuple(f Flow) (packet.Tuple, bool) {
 	return t, !m.direct
 }
 
-func (m fakeMode) Rewrite(Flow, Direction) packet.Rewrite { return packet.Rewrite{} }
+func (m fakeMode) Rewrite(*Flow, Direction, *packet.Rewrite) {}
 
 // newTestTable is a table with real servers of the modes, whose ids are their
 // indexes.

@@ -89,10 +89,14 @@ func FuzzHandle(f *testing.F) {
 				handle(t, balancer, proto.open(client6, web6), 0)
 			}
 			for i := range 2 {
-				p := packettest.LoadVNet(b)
+				batch := []packet.Packet{*packettest.LoadVNet(b)}
+				p := &batch[0]
 				p.Parse()
 				right := packettest.CheckPacket(p) == nil
 				before := append([]byte(nil), p.Bytes()...)
+				if i == 1 {
+					balancer.Queue(0).Prepare(batch)
+				}
 				v, _ := balancer.Queue(0).Handle(p, time.Duration(i)*time.Second)
 				switch v {
 				case packet.Send:

@@ -19,6 +19,8 @@ type Queue struct {
 	_     [64]byte // the counters share no cache line with another queue's
 	queueCounters
 	answers answers
+	flow    Flow           // of the packet under way
+	rewrite packet.Rewrite // of the packet under way
 	_       [64]byte
 }
 
@@ -39,9 +41,12 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		return q.notBalanced(p)
 	}
 	ev, opens := eventOf(p)
-	hash := t.Hash(q.b.table.seed)
-	var f Flow
-	d, ok := q.b.table.lookup(t, hash, ev, opens, tickOf(now), &f)
+	hash := p.Hash
+	if hash == 0 {
+		hash = t.Hash(q.b.table.seed)
+	}
+	f := &q.flow
+	d, ok := q.b.table.lookup(t, hash, ev, opens, tickOf(now), f)
 	if ok {
 		q.hit.add(1)
 	} else {
@@ -58,7 +63,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 		q.missSYN.add(1)
 		var why packet.Reason
-		f, why = q.open(svc, t, hash, ev, now)
+		*f, why = q.open(svc, t, hash, ev, now)
 		switch why {
 		case packet.OK:
 		case packet.NoRealServer:
@@ -68,7 +73,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 	}
 	f.Server.traffic[q.index].count(p, d)
-	return q.forward(p, &f, d, now)
+	return q.forward(p, f, d, now)
 }
 
 // notBalanced handles a packet that no flow has and that no service takes.
@@ -137,12 +142,14 @@ func (q *Queue) answer(p *packet.Packet, kind packet.ErrorKind, mtu int, now tim
 
 // forward rewrites p as a packet of f.
 func (q *Queue) forward(p *packet.Packet, f *Flow, d Direction, now time.Duration) (packet.Verdict, packet.Reason) {
-	rw := f.Server.Mode.Rewrite(*f, d)
+	rw := &q.rewrite
+	*rw = packet.Rewrite{}
+	f.Server.Mode.Rewrite(f, d, rw)
 	if rw.None {
 		return packet.Drop, packet.NoReplyPath
 	}
 	if mtu := f.Server.PathMTU(); d == Request && mtu > 0 {
-		if growth := growth(&rw, p.Tuple.Family); p.SegmentLen()+growth > mtu && p.DontFragment() {
+		if growth := growth(rw, p.Tuple.Family); p.SegmentLen()+growth > mtu && p.DontFragment() {
 			v, why := q.answer(p, packet.PacketTooBig, mtu-growth, now, packet.TooBig)
 			if v == packet.Send && f.Server.oneSided {
 				f.Server.traffic[q.index].count(p, Reply) // as in IPVS, where no other reply counts

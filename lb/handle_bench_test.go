@@ -13,21 +13,25 @@ import (
 	"github.com/uvs-project/uvs/packet/packettest"
 )
 
-// A load makes the same UDP packet from any of a million clients.
+// A load makes batches of the same UDP packet from any of a million clients,
+// each in a buffer of its own as the packet loop has them.
 type load struct {
 	template []byte
-	buf      []byte
-	p        packet.Packet
+	bufs     []byte
+	batch    []packet.Packet
 }
 
-func newLoad(template []byte) *load {
-	return &load{template: template, buf: make([]byte, packet.Headroom+packet.MaxSize)}
+const loadBuf = 256 // bytes per packet: headroom and a small packet
+
+func newLoad(template []byte, batch int) *load {
+	return &load{template: template, bufs: make([]byte, batch*loadBuf), batch: make([]packet.Packet, batch)}
 }
 
-// from is the packet of client i, parsed. The addresses are such that the sum
-// of the IPv4 header stays what it is.
-func (l *load) from(tb testing.TB, i uint32) *packet.Packet {
-	b := l.buf[packet.Headroom:]
+// from makes packet k of the batch the one of client i, parsed. The addresses
+// are such that the sum of the IPv4 header stays what it is.
+func (l *load) from(tb testing.TB, k int, i uint32) {
+	buf := l.bufs[k*loadBuf : (k+1)*loadBuf]
+	b := buf[packet.Headroom:]
 	n := copy(b, l.template)
 	high := 0x1000 + i&0x3fff
 	addr, ports := b[12:16], b[20:]
@@ -36,12 +40,25 @@ func (l *load) from(tb testing.TB, i uint32) *packet.Packet {
 	}
 	binary.BigEndian.PutUint32(addr, high<<16|(0xffff-high))
 	binary.BigEndian.PutUint16(ports, uint16(1+i>>14))
-	l.p.Reset(l.buf, packet.Headroom, packet.Headroom+n)
-	if why := l.p.Parse(); why != packet.OK {
+	p := &l.batch[k]
+	p.Reset(buf, packet.Headroom, packet.Headroom+n)
+	if why := p.Parse(); why != packet.OK {
 		tb.Fatal(why)
 	}
-	return &l.p
 }
+
+// handle has q handle the batch as the packet loop does.
+func (l *load) handle(tb testing.TB, q *lb.Queue) {
+	q.Prepare(l.batch)
+	for k := range l.batch {
+		if v, why := q.Handle(&l.batch[k], 0); v != packet.Send {
+			tb.Fatalf("%v, %v", v, why)
+		}
+	}
+}
+
+// maxBatch is the most packets that the loop of package stack reads at a time.
+const maxBatch = 64
 
 // BenchmarkHandle parses and handles packets of flows picked at random.
 func BenchmarkHandle(b *testing.B) {
@@ -59,27 +76,37 @@ func BenchmarkHandle(b *testing.B) {
 		{"tun/ipv4", director{mode: "tun", realServers: []string{rs4}}, packettest.UDP(client4, web4, packettest.Pad(18))},
 		{"tun/ipv6", director{mode: "tun", realServers: []string{rs6}}, packettest.UDP(client6, web6, packettest.Pad(18))},
 	}
+	sizes := []struct {
+		name         string
+		flows, batch int
+	}{
+		{"one flow", 1, 1},
+		{"million flows", flows, maxBatch},
+		{"million flows in batches of 8", flows, 8},
+		{"million flows one by one", flows, 1},
+	}
 	for _, tt := range tests {
-		for _, n := range []uint32{1, flows} {
-			b.Run(tt.name+map[bool]string{true: "/one flow", false: "/million flows"}[n == 1], func(b *testing.B) {
-				balancer := startWith(b, tt.d.config(b), lb.Options{Flows: 2 * flows})
-				l := newLoad(tt.in)
-				q := balancer.Queue(0)
-				ctx, cancel := context.WithCancel(b.Context())
-				var sweeper sync.WaitGroup
-				sweeper.Go(func() { _ = balancer.Run(ctx, func() time.Duration { return 0 }) })
-				for i := range n {
-					if v, why := q.Handle(l.from(b, i), 0); v != packet.Send {
-						b.Fatalf("flow %d: %v, %v", i, v, why)
-					}
-				}
-				cancel()
-				sweeper.Wait()
+		balancer := startWith(b, tt.d.config(b), lb.Options{Flows: 2 * flows})
+		q := balancer.Queue(0)
+		ctx, cancel := context.WithCancel(b.Context())
+		var sweeper sync.WaitGroup
+		sweeper.Go(func() { _ = balancer.Run(ctx, func() time.Duration { return 0 }) })
+		l := newLoad(tt.in, 1)
+		for i := range uint32(flows) {
+			l.from(b, 0, i)
+			l.handle(b, q)
+		}
+		cancel()
+		sweeper.Wait()
+		for _, size := range sizes {
+			b.Run(tt.name+"/"+size.name, func(b *testing.B) {
+				l := newLoad(tt.in, size.batch)
 				rnd := rand.New(rand.NewPCG(1, 1))
 				b.ReportAllocs()
-				for b.Loop() {
-					if v, why := q.Handle(l.from(b, rnd.Uint32N(n)), 0); v != packet.Send {
-						b.Fatalf("%v, %v", v, why)
+				for k := 0; b.Loop(); k++ {
+					l.from(b, k%size.batch, rnd.Uint32N(uint32(size.flows)))
+					if (k+1)%size.batch == 0 {
+						l.handle(b, q)
 					}
 				}
 			})

@@ -111,6 +111,7 @@ func (t *Table) growLocked(s *shard) error {
 	}
 	old := s.slots
 	s.slots, s.keys = slots, 0
+	s.where.set(slots)
 	for _, v := range old {
 		if v != 0 {
 			s.put(v>>32, indexSlot(v&(1<<32-1)))

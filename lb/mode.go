@@ -32,9 +32,11 @@ type Mode interface {
 	// It depends on f.Tuple, f.Server's address and f.Local only.
 	ReplyTuple(f Flow) (t packet.Tuple, ok bool)
 
-	// Rewrite says what is done to packets of one direction. For Reply it
-	// returns packet.NoReply where ReplyTuple has none.
-	Rewrite(f Flow, d Direction) packet.Rewrite
+	// Rewrite fills in rw, which is zero, with what is done to packets of one
+	// direction: for Reply packet.NoReply where ReplyTuple has none. Both
+	// pointers are the caller's, since copies of such large values cost more
+	// than the rewriting itself.
+	Rewrite(f *Flow, d Direction, rw *packet.Rewrite)
 }
 
 // Direction is the way a packet of a flow travels.

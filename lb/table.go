@@ -77,7 +77,7 @@ type shard struct {
 	fresh    uint32   // next entry of the chunk that never held one
 	freshEnd uint32
 	live     uint32
-	_        [8]byte
+	where    whereabouts
 	created  uint64
 	expired  uint64
 	evicted  uint64

@@ -29,11 +29,11 @@ func (dr) Crosses() bool                           { return false }
 func (dr) Local(lb.Flow, int) (uint32, bool)       { return 0, true }
 func (dr) ReplyTuple(lb.Flow) (packet.Tuple, bool) { return packet.Tuple{}, false }
 
-func (dr) Rewrite(f lb.Flow, d lb.Direction) packet.Rewrite {
+func (dr) Rewrite(f *lb.Flow, d lb.Direction, rw *packet.Rewrite) {
 	if d == lb.Reply {
-		return packet.NoReply
+		*rw = packet.NoReply
+		return
 	}
-	rip := f.Server.Endpoint
-	rip.Port = 0
-	return packet.Rewrite{NextHop: rip}
+	rip := &f.Server.Endpoint
+	rw.NextHop.Addr, rw.NextHop.Family = rip.Addr, rip.Family
 }

@@ -111,17 +111,20 @@ func (m *fullNAT) local(f *lb.Flow) packet.Endpoint {
 }
 
 func (m *fullNAT) ReplyTuple(f lb.Flow) (packet.Tuple, bool) {
-	rs, local := realServer(&f), m.local(&f)
+	rs, local := f.Server, m.local(&f)
 	return packet.Tuple{
-		Src: rs.Addr, SrcPort: rs.Port,
+		Src: rs.Endpoint.Addr, SrcPort: rs.DestinationPort(f.Tuple.DstPort),
 		Dst: local.Addr, DstPort: local.Port,
-		Proto: f.Tuple.Proto, Family: rs.Family,
+		Proto: f.Tuple.Proto, Family: rs.Endpoint.Family,
 	}, true
 }
 
-func (m *fullNAT) Rewrite(f lb.Flow, d lb.Direction) packet.Rewrite {
+func (m *fullNAT) Rewrite(f *lb.Flow, d lb.Direction, rw *packet.Rewrite) {
 	if d == lb.Reply {
-		return packet.Rewrite{Src: destination(&f.Tuple), Dst: source(&f.Tuple)}
+		setDestination(&rw.Src, &f.Tuple)
+		setSource(&rw.Dst, &f.Tuple)
+		return
 	}
-	return packet.Rewrite{Src: m.local(&f), Dst: realServer(&f)}
+	rw.Src = m.local(f)
+	setRealServer(&rw.Dst, f)
 }

@@ -119,7 +119,9 @@ func TestFullNATProposals(t *testing.T) {
 				if f.Local, ok = m.Local(f, try); !ok {
 					break
 				}
-				local := m.Rewrite(f, lb.Request).Src
+				var rw packet.Rewrite
+				m.Rewrite(&f, lb.Request, &rw)
+				local := rw.Src
 				a := local.AddrPort()
 				if !within(o.Locals, a.Addr()) || a.Port() < 1024 || a.Addr().Is4() != o.RealServer.Addr().Is4() {
 					t.Fatalf("pool %v: proposal %v", tt.pool, a)

@@ -35,25 +35,25 @@ func (nat) ReplyTuple(f lb.Flow) (packet.Tuple, bool) {
 	return t, true
 }
 
-func (nat) Rewrite(f lb.Flow, d lb.Direction) packet.Rewrite {
+func (nat) Rewrite(f *lb.Flow, d lb.Direction, rw *packet.Rewrite) {
 	if d == lb.Reply {
-		return packet.Rewrite{Src: destination(&f.Tuple)}
+		setDestination(&rw.Src, &f.Tuple)
+		return
 	}
-	return packet.Rewrite{Dst: realServer(&f)}
+	setRealServer(&rw.Dst, f)
 }
 
-// source and destination are the two ends of t.
-func source(t *packet.Tuple) packet.Endpoint {
-	return packet.Endpoint{Addr: t.Src, Port: t.SrcPort, Family: t.Family}
+// setSource and setDestination make e one of the two ends of t.
+func setSource(e *packet.Endpoint, t *packet.Tuple) {
+	e.Addr, e.Port, e.Family = t.Src, t.SrcPort, t.Family
 }
 
-func destination(t *packet.Tuple) packet.Endpoint {
-	return packet.Endpoint{Addr: t.Dst, Port: t.DstPort, Family: t.Family}
+func setDestination(e *packet.Endpoint, t *packet.Tuple) {
+	e.Addr, e.Port, e.Family = t.Dst, t.DstPort, t.Family
 }
 
-// realServer is the real server's end of f.
-func realServer(f *lb.Flow) packet.Endpoint {
-	e := f.Server.Endpoint
-	e.Port = f.Server.DestinationPort(f.Tuple.DstPort)
-	return e
+// setRealServer makes e the real server's end of f.
+func setRealServer(e *packet.Endpoint, f *lb.Flow) {
+	rs := f.Server
+	e.Addr, e.Port, e.Family = rs.Endpoint.Addr, rs.DestinationPort(f.Tuple.DstPort), rs.Endpoint.Family
 }

@@ -62,9 +62,10 @@ func (tun) Crosses() bool                           { return true }
 func (tun) Local(lb.Flow, int) (uint32, bool)       { return 0, true }
 func (tun) ReplyTuple(lb.Flow) (packet.Tuple, bool) { return packet.Tuple{}, false }
 
-func (m tun) Rewrite(_ lb.Flow, d lb.Direction) packet.Rewrite {
+func (m tun) Rewrite(_ *lb.Flow, d lb.Direction, rw *packet.Rewrite) {
 	if d == lb.Reply {
-		return packet.NoReply
+		*rw = packet.NoReply
+		return
 	}
-	return packet.Rewrite{Encap: m.encap}
+	rw.Encap = m.encap
 }

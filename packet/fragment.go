@@ -18,4 +18,7 @@ func (p *Packet) FragmentLen() int { return p.end - p.start - p.l4 }
 // SetPorts gives a later fragment the ports of its first. The protocol of an
 // IPv6 fragment may differ from the first one's, where extension headers stand
 // behind the fragment header; then the caller sets Tuple.Proto too.
-func (p *Packet) SetPorts(src, dst uint16) { p.Tuple.SrcPort, p.Tuple.DstPort = src, dst }
+func (p *Packet) SetPorts(src, dst uint16) {
+	p.Tuple.SrcPort, p.Tuple.DstPort = src, dst
+	p.Hash = 0
+}

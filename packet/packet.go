@@ -44,6 +44,10 @@ type Packet struct {
 	// package stack sets them from the first one.
 	Tuple Tuple
 
+	// Hash is Tuple.Hash as the handler has computed it ahead, 0 where it has
+	// not. What changes Tuple afterwards sets it to 0.
+	Hash uint64
+
 	// NextHop, set by Rewrite.Apply, is the neighbour that gets the packet
 	// whatever its destination says (direct routing). Family 0: the packet is
 	// routed by its destination.
@@ -70,6 +74,7 @@ type Packet struct {
 func (p *Packet) Reset(buf []byte, start, end int) {
 	p.buf, p.start, p.end = buf, start, end
 	p.VNet = VNet{}
+	p.Hash = 0
 	p.NextHop.Family = 0
 	p.Encap.Kind = NoEncap
 	p.frag = Fragment{}

@@ -49,25 +49,23 @@ type egress struct {
 	count *counters
 }
 
-// send takes p out and says whether it is held: then its bytes must stay as
-// they are until flush.
-func (e *egress) send(p *packet.Packet, now time.Duration) (held bool) {
+// send takes p out. Its bytes must stay as they are until flush.
+func (e *egress) send(p *packet.Packet, now time.Duration) {
 	e.tally.sent++
 	hop := e.hop(p)
 	switch {
 	case p.Encap.Kind != packet.NoEncap:
 		if why := e.splitter.Start(p); why != packet.OK {
 			e.count.lose(why)
-			return false
+			return
 		}
 		e.sendParts(&e.splitter, p.SegmentLen()+p.Encap.Overhead(), hop, now)
-		return false
 	case p.MustCut():
 		e.cutter.Start(p)
 		e.sendParts(&e.cutter, packet.CutLen, hop, now)
-		return false
+	default:
+		e.leave(p, hop, now)
 	}
-	return e.leave(p, hop, now)
 }
 
 // sendParts takes out the packets that one is made into, each of at most size
@@ -105,6 +103,8 @@ func (e *egress) hop(p *packet.Packet) *Hop {
 	return hop
 }
 
+// leave takes out a packet by its hop, nil for the kernel's, and says whether
+// it is held: then its bytes must stay as they are until flush.
 func (e *egress) leave(p *packet.Packet, hop *Hop, now time.Duration) (held bool) {
 	direct := p.NextHop.Family != 0
 	if direct && hop == nil {

@@ -47,8 +47,11 @@ func through(t *testing.T, h Handler, o Options, now time.Duration, in ...[]byte
 	for _, b := range in {
 		buf := make([]byte, packet.Headroom-packet.VNetLen+len(b))
 		copy(buf[packet.Headroom-packet.VNetLen:], b)
-		l.packet.Reset(buf, packet.Headroom, len(buf))
-		l.carry(&l.packet, now)
+		p := &l.packets[0]
+		p.Reset(buf, packet.Headroom, len(buf))
+		if l.accept(p) {
+			l.carry(l.packets[:1], now)
+		}
 	}
 	l.egress.flush()
 	l.count.publish(&l.tally)

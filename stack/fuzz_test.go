@@ -65,9 +65,12 @@ func FuzzRoad(f *testing.F) {
 		l := loops[int(which)%len(loops)]
 		buf := make([]byte, packet.Headroom-packet.VNetLen+len(b))
 		copy(buf[packet.Headroom-packet.VNetLen:], b)
-		l.packet.Reset(buf, packet.Headroom, len(buf))
+		p := &l.packets[0]
+		p.Reset(buf, packet.Headroom, len(buf))
 		now += time.Millisecond
-		l.carry(&l.packet, now)
+		if l.accept(p) {
+			l.carry(l.packets[:1], now)
+		}
 		l.egress.flush()
 		l.count.publish(&l.tally)
 	})

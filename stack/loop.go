@@ -31,10 +31,10 @@ type loop struct {
 	egress  egress
 	road    *Road
 
-	room   []byte
-	packet packet.Packet
-	tally  tally
-	count  counters
+	room    []byte
+	packets [maxBatch]packet.Packet
+	tally   tally
+	count   counters
 }
 
 func newLoop(q Queue, h Handler, r *Road, o Options) *loop {
@@ -66,46 +66,55 @@ func (l *loop) run() error {
 	return nil
 }
 
-// batch is one round: packets are read and handled until there is none left or
-// the batch is full, then what leaves by link is sent. It says whether the
+// batch is one round: packets are read until there is none left or the batch
+// is full, then handled, then what leaves by link is sent. It says whether the
 // queue is drained.
 func (l *loop) batch() (drained bool, err error) {
-	var now time.Duration
-	used, n := 0, 0
-	for n < maxBatch && len(l.room)-used >= slotLen {
+	n, drained, err := l.read()
+	if err != nil {
+		return false, err
+	}
+	if l.tally.packets == 0 {
+		return drained, nil
+	}
+	l.carry(l.packets[:n], time.Since(l.road.start))
+	l.egress.flush()
+	l.count.publish(&l.tally)
+	return drained, nil
+}
+
+// read reads a batch and parses it. What is no packet is dropped and not among
+// the n that are left.
+func (l *loop) read() (n int, drained bool, err error) {
+	used := 0
+	for range maxBatch {
 		buf := l.room[used:]
-		m, err := l.queue.Read(buf[packet.Headroom-packet.VNetLen : slotLen])
-		if err != nil {
-			return false, fmt.Errorf("read a packet: %w", err)
-		}
-		if m == 0 {
-			drained = true
+		if len(buf) < slotLen {
 			break
 		}
-		if n == 0 {
-			now = time.Since(l.road.start)
+		m, err := l.queue.Read(buf[packet.Headroom-packet.VNetLen : slotLen])
+		if err != nil {
+			return 0, false, fmt.Errorf("read a packet: %w", err)
 		}
-		n++
-		p := &l.packet
+		if m == 0 {
+			return n, true, nil
+		}
+		p := &l.packets[n]
 		p.Reset(buf, packet.Headroom, packet.Headroom-packet.VNetLen+m)
-		if l.carry(p, now) {
+		if l.accept(p) {
 			_, _, end := p.Buffer()
 			used += (end + cacheLine - 1) &^ (cacheLine - 1)
+			n++
 		}
 	}
-	l.egress.flush()
-	if n > 0 {
-		l.count.publish(&l.tally)
-	}
-	return drained, nil
+	return n, false, nil
 }
 
 // cacheLine is where packets begin, so that two do not share a line.
 const cacheLine = 64
 
-// carry takes one packet from the parse to its way out and says whether it
-// is held until the flush.
-func (l *loop) carry(p *packet.Packet, now time.Duration) (held bool) {
+// accept parses a packet that was read, or drops it.
+func (l *loop) accept(p *packet.Packet) bool {
 	buf, start, end := p.Buffer()
 	l.tally.packets++
 	if end <= start {
@@ -118,10 +127,20 @@ func (l *loop) carry(p *packet.Packet, now time.Duration) (held bool) {
 		l.count.drop(why)
 		return false
 	}
-	if p.Fragment().Is && needsFirst(p) {
-		return l.carryFragment(p, now)
+	return true
+}
+
+// carry takes packets from the parse to their way out. Their bytes must stay as
+// they are until the flush.
+func (l *loop) carry(batch []packet.Packet, now time.Duration) {
+	l.handler.Prepare(batch)
+	for i := range batch {
+		if p := &batch[i]; p.Fragment().Is && needsFirst(p) {
+			l.carryFragment(p, now)
+		} else {
+			l.decide(p, now)
+		}
 	}
-	return l.decide(p, now)
 }
 
 // needsFirst says whether a fragment can only be handled with what its
@@ -139,12 +158,12 @@ func needsFirst(p *packet.Packet) bool {
 
 // carryFragment handles a fragment whose first has come, and those that waited
 // for it.
-func (l *loop) carryFragment(p *packet.Packet, now time.Duration) (held bool) {
+func (l *loop) carryFragment(p *packet.Packet, now time.Duration) {
 	ready, waited := l.road.fragments.place(p, now, &l.count)
 	if !ready {
-		return false
+		return
 	}
-	held = l.decide(p, now)
+	l.decide(p, now)
 	for _, b := range waited {
 		var q packet.Packet
 		q.Reset(b, packet.Headroom, len(b))
@@ -155,21 +174,19 @@ func (l *loop) carryFragment(p *packet.Packet, now time.Duration) (held bool) {
 			l.decide(&q, now)
 		}
 	}
-	return held
 }
 
 // decide asks the handler and does what it says.
-func (l *loop) decide(p *packet.Packet, now time.Duration) (held bool) {
+func (l *loop) decide(p *packet.Packet, now time.Duration) {
 	verdict, why := l.handler.Handle(p, now)
 	switch verdict {
 	case packet.Drop:
 		l.count.drop(why)
 	case packet.Send:
-		return l.egress.send(p, now)
+		l.egress.send(p, now)
 	case packet.Pass:
 		l.up(p)
 	case packet.Return:
 		l.egress.giveBack(p)
 	}
-	return false
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 
 // A handlerFunc is a Handler for a test.
 type handlerFunc func(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason)
+
+func (f handlerFunc) Prepare([]packet.Packet) {}
 
 func (f handlerFunc) Handle(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason) {
 	return f(p, now)
@@ -229,4 +232,40 @@ func BenchmarkBatch(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/maxBatch, "ns/packet")
+}
+
+// A preparedHandler drops everything and notes what it was told.
+type preparedHandler struct{ prepared, handled []uint16 }
+
+func (h *preparedHandler) Prepare(batch []packet.Packet) {
+	for i := range batch {
+		h.prepared = append(h.prepared, batch[i].Tuple.SrcPort)
+	}
+}
+
+func (h *preparedHandler) Handle(p *packet.Packet, _ time.Duration) (packet.Verdict, packet.Reason) {
+	h.handled = append(h.handled, p.Tuple.SrcPort)
+	if len(h.prepared) < 3 {
+		panic("handled before the batch was prepared")
+	}
+	return packet.Drop, packet.NotSYN
+}
+
+func TestBatchIsPreparedBeforeItIsHandled(t *testing.T) {
+	tun, h := NewMemTUN(1), new(preparedHandler)
+	l := newLoop(tun.queues[0], h, &Road{start: time.Now(), fragments: newFragments()}, Options{})
+	for i := range uint16(4) {
+		p := packettest.UDP(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 1000+i).String(), "203.0.113.10:53")
+		if i == 1 {
+			p = p[:10] // no packet: neither prepared nor handled
+		}
+		tun.InjectPacket(0, p)
+	}
+	if drained, err := l.batch(); !drained || err != nil {
+		t.Fatalf("drained %v, %v", drained, err)
+	}
+	want := []uint16{1000, 1002, 1003}
+	if diff := cmp.Diff([][]uint16{want, want}, [][]uint16{h.prepared, h.handled}); diff != "" {
+		t.Errorf("prepared and handled (-want +got):\n%s", diff)
+	}
 }
