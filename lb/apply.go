@@ -151,11 +151,14 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		Weight:     c.Weight,
 		LastWeight: c.Weight,
 		Mode:       c.Mode,
+		MaxFlows:   c.MaxFlows,
+		MinFlows:   c.MinFlows,
 		service:    s,
 	}
 	for i, was := range a.servers {
 		if was.Endpoint == rs.Endpoint && reflect.DeepEqual(was.Mode, rs.Mode) {
 			rs.record = was.record
+			rs.setThresholds(rs.MaxFlows, rs.MinFlows)
 			rs.Mode = was.Mode
 			a.servers[i] = rs
 			(*byID)[rs.id] = rs
@@ -163,6 +166,7 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		}
 	}
 	rs.record = &record{traffic: make(traffic, len(b.queues))}
+	rs.setThresholds(rs.MaxFlows, rs.MinFlows)
 	_, replies := rs.Mode.ReplyTuple(Flow{Server: rs})
 	rs.oneSided = !replies
 	rs.pathMTU.Store(int32(b.pathMTU[c.Address.Addr()]))

@@ -44,6 +44,11 @@ type RealServerConfig struct {
 	Address netip.AddrPort // port 0 keeps the port that the client asked for
 	Weight  int            // 0: gets no new flows
 	Mode    Mode           // built for this service and real server by modes.New
+
+	// MaxFlows is the number of flows from which on no scheduler chooses the
+	// real server (0: none), until they are fewer than MinFlows, or, where that
+	// is 0, than three quarters. MinFlows is not above MaxFlows.
+	MaxFlows, MinFlows int
 }
 
 // OnNoServer says what a client is told when no real server takes its flow.
@@ -159,6 +164,8 @@ func (s *ServiceConfig) checkRealServers(fault func(string, ...any)) {
 			fault("real server %v: given twice", rs.Address)
 		case rs.Weight < 0:
 			fault("real server %v: weight %d is below 0", rs.Address, rs.Weight)
+		case rs.MaxFlows < 0 || rs.MinFlows < 0 || rs.MinFlows > rs.MaxFlows:
+			fault("real server %v: thresholds %d and %d are not 0 <= lower <= upper", rs.Address, rs.MinFlows, rs.MaxFlows)
 		case rs.Mode == nil:
 			fault("real server %v: no mode", rs.Address)
 		}

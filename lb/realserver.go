@@ -14,6 +14,8 @@ type RealServer struct {
 	Endpoint packet.Endpoint // RIP and port; port 0 keeps the client's
 	Weight   int
 	Mode     Mode
+	MaxFlows int // upper threshold, see thresholds; 0: none
+	MinFlows int // lower threshold; 0: three quarters of MaxFlows
 
 	// LastWeight is Weight or, where that is 0, the latest that was not, as far
 	// back as the configurations have the real server without a gap.
@@ -30,8 +32,9 @@ type record struct {
 	id       uint32
 	oneSided bool // the mode's real servers answer the client directly
 
-	flows   atomic.Int64  // flows that name the id; freed: below 0
-	active  atomic.Int64  // of them those that count as active connections
+	flows   atomic.Int64 // flows that name the id; freed: below 0
+	active  atomic.Int64 // of them those that count as active connections
+	limits  thresholds
 	pathMTU atomic.Int32  // bytes; 0 unknown
 	opened  atomic.Uint64 // flows ever
 	traffic traffic
@@ -47,7 +50,8 @@ func (r *RealServer) Same(o *RealServer) bool { return r.record == o.record }
 // acquire counts one more flow. It is false when the record has been freed
 // meanwhile: the caller has an old snapshot and picks again from the new one.
 func (r *record) acquire() bool {
-	if r.flows.Add(1) > 0 {
+	if n := r.flows.Add(1); n > 0 {
+		r.grown(n)
 		return true
 	}
 	r.flows.Add(-1)
@@ -61,7 +65,7 @@ func (r *record) counted() Traffic {
 	return t
 }
 
-func (r *record) release() { r.flows.Add(-1) }
+func (r *record) release() { r.shrunk(r.flows.Add(-1)) }
 
 // free makes every later acquire fail. It is false while there are flows.
 func (r *record) free() bool { return r.flows.CompareAndSwap(0, freed) }

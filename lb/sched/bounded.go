@@ -43,14 +43,18 @@ func (s *maglev) bounded(home int, now time.Duration) *lb.RealServer {
 	// rounded up; so one of them always has.
 	share := s.all(s.set, now) * s.settings.maglev.maxLoad
 	of := s.weights * 100
+	if !anyTakesFlows(s.set) {
+		return nil
+	}
 	for i := range s.slots {
 		at := home + i
 		if at >= len(s.slots) {
 			at -= len(s.slots)
 		}
-		if rs := s.set[s.slots[at]]; flowsOf(rs)*of < share*int64(rs.Weight) {
+		if rs := s.set[s.slots[at]]; flowsOf(rs)*of < share*int64(rs.Weight) && !rs.Overloaded() {
 			return rs
 		}
 	}
-	return s.set[s.slots[home]] // flows began elsewhere meanwhile
+	// Flows began elsewhere meanwhile, or whoever has room is overloaded.
+	return s.afterSlot(home)
 }

@@ -9,7 +9,7 @@ import (
 
 // destinationHash sends all clients of one VIP to the same real server. Its
 // 256 buckets go to the real servers in turn, whatever their weight; the VIPs
-// of one of weight 0 are refused.
+// of one that takes no flows are refused.
 type destinationHash struct {
 	set []*lb.RealServer
 }
@@ -19,7 +19,7 @@ func newDestinationHash(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Sc
 }
 
 func (s destinationHash) Pick(t *packet.Tuple, _ time.Duration) *lb.RealServer {
-	if rs := s.set[int(hash256(fold(&t.Dst)))%len(s.set)]; rs.Weight > 0 {
+	if rs := s.set[int(hash256(fold(&t.Dst)))%len(s.set)]; rs.TakesFlows() {
 		return rs
 	}
 	return nil

@@ -10,18 +10,19 @@ import (
 // failOver picks the real server with the highest weight, the newest of
 // equals: the others stand by.
 type failOver struct {
-	first *lb.RealServer // nil: every weight is 0
+	set []*lb.RealServer // usable, in the order in which they stand in
 }
 
 func newFailOver(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Scheduler {
-	var s failOver
-	for _, rs := range usable(set) {
-		if s.first == nil || rs.Weight > s.first.Weight {
-			s.first = rs
-		}
-	}
-	return s
+	return failOver{byWeight(usable(set))}
 }
 
 // Pick ignores the tuple: there is one real server for all.
-func (s failOver) Pick(*packet.Tuple, time.Duration) *lb.RealServer { return s.first }
+func (s failOver) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
+	for _, rs := range s.set {
+		if !rs.Overloaded() {
+			return rs
+		}
+	}
+	return nil
+}

@@ -27,6 +27,7 @@ func (s *localityBased) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer 
 	defer s.mu.Unlock()
 	e := s.findLocked(t.Dst, now)
 	if e != nil {
+		// As in IPVS the upper threshold does not count here.
 		if rs := s.current(e.servers[0]); rs != nil && rs.Weight > 0 && !s.overloaded(rs) {
 			return rs
 		}

@@ -59,7 +59,7 @@ func (s *replicatedLocality) least(e *locality) *lb.RealServer {
 	var load int64
 	for _, was := range e.servers {
 		rs := s.current(was)
-		if rs == nil || rs.Weight == 0 {
+		if rs == nil || !rs.TakesFlows() {
 			continue
 		}
 		if l := overhead(rs); least == nil || load*int64(rs.Weight) > l*int64(least.Weight) {

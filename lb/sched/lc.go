@@ -22,6 +22,9 @@ func (s leastConnection) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	var least *lb.RealServer
 	var load int64
 	for _, rs := range s.set {
+		if rs.Overloaded() {
+			continue
+		}
 		if l := overhead(rs); least == nil || l < load {
 			least, load = rs, l
 		}

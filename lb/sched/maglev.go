@@ -157,8 +157,25 @@ func (s *maglev) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer {
 		(uint64(t.SrcPort)<<48|uint64(t.DstPort)<<32|uint64(t.Proto))&m[4])
 	home, _ := bits.Mul64(h, uint64(len(s.slots)))
 	rs := s.set[s.slots[home]]
-	if o.maxLoad == 0 {
-		return rs
+	switch {
+	case o.maxLoad > 0:
+		return s.bounded(int(home), now)
+	case rs.Overloaded():
+		return s.afterSlot(int(home))
 	}
-	return s.bounded(int(home), now)
+	return rs
+}
+
+// afterSlot is the holder of the first slot after home that is not overloaded;
+// nil: all are.
+func (s *maglev) afterSlot(home int) *lb.RealServer {
+	if !anyTakesFlows(s.set) {
+		return nil
+	}
+	for i := range s.slots {
+		if rs := s.set[s.slots[(home+i)%len(s.slots)]]; !rs.Overloaded() {
+			return rs
+		}
+	}
+	return nil
 }

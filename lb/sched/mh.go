@@ -90,13 +90,13 @@ func (s *maglevHash) Pick(t *packet.Tuple, _ time.Duration) *lb.RealServer {
 	}
 	c := client(t, s.flags)
 	home := mhFirstKey.sum32(c) % mhSlots
-	if rs := s.set[s.slots[home]]; rs.Weight > 0 {
+	if rs := s.set[s.slots[home]]; rs.TakesFlows() {
 		return rs
 	}
-	if s.flags&fallback != 0 {
+	if s.flags&fallback != 0 && anyTakesFlows(s.set) {
 		for i := range uint32(mhSlots) {
 			at := mhFirstKey.sum32(c+(home+i)%mhSlots) % mhSlots
-			if rs := s.set[s.slots[at]]; rs.Weight > 0 {
+			if rs := s.set[s.slots[at]]; rs.TakesFlows() {
 				return rs
 			}
 		}

@@ -20,7 +20,7 @@ func newNeverQueue(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Schedul
 // Pick ignores the tuple: load has no affinity.
 func (s neverQueue) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer {
 	for _, rs := range s.set {
-		if rs.ActiveFlows() == 0 {
+		if rs.ActiveFlows() == 0 && !rs.Overloaded() {
 			return rs
 		}
 	}

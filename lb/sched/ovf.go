@@ -17,15 +17,19 @@ type overflow struct {
 }
 
 func newOverflow(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Scheduler {
-	s := overflow{usable(set)}
-	slices.SortStableFunc(s.set, func(a, b *lb.RealServer) int { return cmp.Compare(b.Weight, a.Weight) })
-	return s
+	return overflow{byWeight(usable(set))}
+}
+
+// byWeight sorts set, the heaviest first, and returns it.
+func byWeight(set []*lb.RealServer) []*lb.RealServer {
+	slices.SortStableFunc(set, func(a, b *lb.RealServer) int { return cmp.Compare(b.Weight, a.Weight) })
+	return set
 }
 
 // Pick ignores the tuple: load has no affinity.
 func (s overflow) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	for _, rs := range s.set {
-		if rs.ActiveFlows() <= int64(rs.Weight) {
+		if rs.ActiveFlows() <= int64(rs.Weight) && !rs.Overloaded() {
 			return rs
 		}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // roundRobin gives each real server its turn, whatever its weight, but none to
-// those of weight 0.
+// those of weight 0 and those that are overloaded.
 type roundRobin struct {
 	set  []*lb.RealServer
 	last atomic.Int64 // index in set of the last that had a turn; -1: the head of the list
@@ -57,7 +57,7 @@ func (s *roundRobin) after(last int64) int64 {
 		if last++; last == n {
 			last = 0
 		}
-		if s.set[last].Weight > 0 {
+		if s.set[last].TakesFlows() {
 			return last
 		}
 	}

@@ -87,3 +87,9 @@ func Names() []string { return slices.Sorted(maps.Keys(builders)) }
 func usable(set []*lb.RealServer) []*lb.RealServer {
 	return slices.DeleteFunc(slices.Clone(set), func(rs *lb.RealServer) bool { return rs.Weight == 0 })
 }
+
+// anyTakesFlows says whether a search in set can succeed. Where all are
+// overloaded a flood of new clients must not make each search the slots.
+func anyTakesFlows(set []*lb.RealServer) bool {
+	return slices.ContainsFunc(set, (*lb.RealServer).TakesFlows)
+}

@@ -40,21 +40,28 @@ func newBench(tb testing.TB, scheduler string, o sched.Options) *bench {
 }
 
 // apply configures real servers in the order of their names A, B, C …, as
-// "A=4 B=3"; the name is the last byte of the address.
+// "A=4 B=3"; the name is the last byte of the address. "A=4<9" has an upper
+// threshold of 9.
 func (b *bench) apply(servers string) {
 	b.tb.Helper()
 	s := b.service()
 	for f := range strings.FieldsSeq(servers) {
 		name, weight, _ := strings.Cut(f, "=")
-		w := 0
-		for _, c := range weight {
-			w = w*10 + int(c-'0')
-		}
-		b.add(&s, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, name[0]}), 80), w)
+		weight, upper, _ := strings.Cut(weight, "<")
+		b.add(&s, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, name[0]}), 80), number(weight))
+		s.RealServers[len(s.RealServers)-1].MaxFlows = number(upper)
 	}
 	if err := b.b.Apply(lb.Config{Services: []lb.ServiceConfig{s}}); err != nil {
 		b.tb.Fatal(err)
 	}
+}
+
+// number reads digits; none are 0.
+func number(digits string) (n int) {
+	for _, c := range digits {
+		n = n*10 + int(c-'0')
+	}
+	return n
 }
 
 func (b *bench) service() lb.ServiceConfig {

@@ -23,6 +23,9 @@ func (s shortestDelay) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	var least *lb.RealServer
 	var delay int64
 	for _, rs := range s.set {
+		if rs.Overloaded() {
+			continue
+		}
 		if d := rs.ActiveFlows() + 1; least == nil || delay*int64(rs.Weight) > d*int64(least.Weight) {
 			least, delay = rs, d
 		}

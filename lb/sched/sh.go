@@ -9,8 +9,8 @@ import (
 
 // sourceHash sends all flows of a client to the same real server. Its 256
 // buckets go to the real servers in turn, to each as many as its weight; one
-// of weight 0 gets one too, and its clients are refused unless the flag
-// fallback finds them another.
+// of weight 0 gets one too. The clients of one that takes no flows are refused
+// unless the flag fallback finds them another.
 type sourceHash struct {
 	buckets [256]*lb.RealServer
 	flags   flags
@@ -30,14 +30,14 @@ func newSourceHash(o *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Schedul
 
 func (s *sourceHash) Pick(t *packet.Tuple, _ time.Duration) *lb.RealServer {
 	h := hash256(client(t, s.flags))
-	if rs := s.buckets[h]; rs.Weight > 0 {
+	if rs := s.buckets[h]; rs.TakesFlows() {
 		return rs
 	}
 	if s.flags&fallback != 0 {
 		for i := range s.buckets {
 			// IPVS hashes the client again with offset h+i, which adds it to
 			// h: so it starts at 2h.
-			if rs := s.buckets[h+h+uint8(i)]; rs.Weight > 0 {
+			if rs := s.buckets[h+h+uint8(i)]; rs.TakesFlows() {
 				return rs
 			}
 		}

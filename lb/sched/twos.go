@@ -3,6 +3,7 @@ package sched
 import (
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +18,10 @@ import (
 // As in IPVS the draw is from 0 to the sum of the weights with both ends, so
 // the newest real server has one ticket more than its weight.
 type twoChoices struct {
-	set    []*lb.RealServer // usable
-	last   []uint64         // the last ticket of each; ascending
-	random atomic.Uint64
+	set     []*lb.RealServer // usable
+	last    []uint64         // the last ticket of each; ascending
+	limited []*lb.RealServer // those with an upper threshold
+	random  atomic.Uint64
 }
 
 func newTwoChoices(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Scheduler {
@@ -28,6 +30,9 @@ func newTwoChoices(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Schedul
 	for _, rs := range s.set {
 		sum += uint64(rs.Weight)
 		s.last = append(s.last, sum)
+		if rs.MaxFlows > 0 {
+			s.limited = append(s.limited, rs)
+		}
 	}
 	s.random.Store(rand.Uint64())
 	return s
@@ -35,10 +40,18 @@ func newTwoChoices(_ *settings, set []*lb.RealServer, _ lb.Scheduler) lb.Schedul
 
 // Pick ignores the tuple: chance has no affinity.
 func (s *twoChoices) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
+	if slices.ContainsFunc(s.limited, (*lb.RealServer).Overloaded) {
+		return s.pickAmong()
+	}
 	if len(s.set) == 0 {
 		return nil
 	}
 	one, other := s.draw(), s.draw()
+	return lighter(one, other)
+}
+
+// lighter is the one with the less load for its weight, the first of equals.
+func lighter(one, other *lb.RealServer) *lb.RealServer {
 	if int64(other.Weight)*overhead(one) > int64(one.Weight)*overhead(other) {
 		return other
 	}
@@ -58,6 +71,38 @@ func (s *twoChoices) draw() *lb.RealServer {
 		}
 	}
 	return s.set[low]
+}
+
+// pickAmong is Pick where some are overloaded and have no tickets.
+func (s *twoChoices) pickAmong() *lb.RealServer {
+	sum := uint64(0)
+	for _, rs := range s.set {
+		if !rs.Overloaded() {
+			sum += uint64(rs.Weight)
+		}
+	}
+	one, other := s.drawAmong(sum), s.drawAmong(sum)
+	if one == nil || other == nil {
+		return nil
+	}
+	return lighter(one, other)
+}
+
+// drawAmong is the holder of one of sum+1 tickets, which were counted a moment
+// ago; nil where all are overloaded.
+func (s *twoChoices) drawAmong(sum uint64) (holder *lb.RealServer) {
+	ticket, _ := bits.Mul64(s.next(), sum+1)
+	last := uint64(0)
+	for _, rs := range s.set {
+		if rs.Overloaded() {
+			continue
+		}
+		holder = rs
+		if last += uint64(rs.Weight); last >= ticket {
+			break
+		}
+	}
+	return holder
 }
 
 // next is a random number, of splitmix64: any goroutine takes the next step.

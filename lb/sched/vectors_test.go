@@ -132,8 +132,6 @@ func (v *vector) cannotRun() string {
 				return "one-packet scheduling"
 			case "-p":
 				return "persistence"
-			case "-x", "-y":
-				return "thresholds"
 			}
 		}
 	}
@@ -160,6 +158,8 @@ type replayServer struct {
 	name   string
 	addr   netip.AddrPort
 	weight int
+	max    int // thresholds
+	min    int
 }
 
 // play plays v in a synctest bubble and returns how many picks it compared.
@@ -296,17 +296,19 @@ func (s *replayService) find(name string) int {
 	return slices.IndexFunc(s.servers, func(rs replayServer) bool { return rs.name == name })
 }
 
-// server reads -r and -w. The kernel gives a real server of direct routing
+// server reads -r, -w, -x and -y. The kernel gives a real server of direct routing
 // the port of its service; with a firewall mark it has none.
 func (s *replayService) server(t *testing.T, option map[string]string) replayServer {
 	rs := replayServer{name: option["-r"], addr: netip.MustParseAddrPort(option["-r"]), weight: 1}
 	if rs.addr.Port() != 0 {
 		rs.addr = netip.AddrPortFrom(rs.addr.Addr(), s.listens[0].FirstPort)
 	}
-	if w, ok := option["-w"]; ok {
-		var err error
-		if rs.weight, err = strconv.Atoi(w); err != nil {
-			t.Fatal(err)
+	for o, to := range map[string]*int{"-w": &rs.weight, "-x": &rs.max, "-y": &rs.min} {
+		if v, ok := option[o]; ok {
+			var err error
+			if *to, err = strconv.Atoi(v); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	return rs
@@ -326,7 +328,9 @@ func (p *replay) apply() {
 			if err != nil {
 				p.t.Fatal(err)
 			}
-			sc.RealServers = append(sc.RealServers, lb.RealServerConfig{Address: rs.addr, Weight: rs.weight, Mode: m})
+			sc.RealServers = append(sc.RealServers, lb.RealServerConfig{
+				Address: rs.addr, Weight: rs.weight, MaxFlows: rs.max, MinFlows: rs.min, Mode: m,
+			})
 		}
 		c.Services = append(c.Services, sc)
 	}
@@ -353,7 +357,7 @@ func (p *replay) pick(f recordedFlow, s *step, now time.Duration) int {
 	pkt := packettest.Parsed(p.t, in)
 	switch _, why := p.b.Queue(0).Handle(pkt, now); why {
 	case packet.OK:
-		return number(pkt.NextHop.AddrPort().Addr())
+		return serverNumber(pkt.NextHop.AddrPort().Addr())
 	case packet.NoRealServer:
 		return refused
 	case packet.NotSYN: // the VIP's own TCP answers, but no reset
@@ -367,8 +371,8 @@ func (p *replay) pick(f recordedFlow, s *step, now time.Duration) int {
 	return silence
 }
 
-// number is N of a real server, 10.2.0.1N or 2001:db8:2::1N.
-func number(a netip.Addr) int {
+// serverNumber is N of a real server, 10.2.0.1N or 2001:db8:2::1N.
+func serverNumber(a netip.Addr) int {
 	b := a.AsSlice()
 	n := int(b[len(b)-1])
 	if a.Is4() {

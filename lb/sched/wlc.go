@@ -23,11 +23,14 @@ func (s weightedLeastConnection) Pick(*packet.Tuple, time.Duration) *lb.RealServ
 }
 
 // leastLoaded is the one of set, all usable, with the least load for its
-// weight, the first of equals; nil for an empty set.
+// weight, the first of equals; nil where all are overloaded.
 func leastLoaded(set []*lb.RealServer) *lb.RealServer {
 	var least *lb.RealServer
 	var load int64
 	for _, rs := range set {
+		if rs.Overloaded() {
+			continue
+		}
 		// load/least.Weight > l/rs.Weight, without the rounding
 		if l := overhead(rs); least == nil || load*int64(rs.Weight) > l*int64(least.Weight) {
 			least, load = rs, l

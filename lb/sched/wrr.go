@@ -83,15 +83,31 @@ func (s *weightedRoundRobin) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	const nowhere = -2
+	from, stop := s.last, nowhere
+	lowest, wrapped := false, false
 	for {
-		if s.last++; s.last >= len(s.set) {
-			s.last = 0
-			if s.threshold -= s.step; s.threshold <= 0 {
-				s.threshold = s.top
+		for s.last < len(s.set)-1 {
+			s.last++
+			if rs := s.set[s.last]; rs.Weight >= s.threshold && !rs.Overloaded() {
+				return rs
+			}
+			if s.last == stop {
+				return nil
 			}
 		}
-		if rs := s.set[s.last]; rs.Weight >= s.threshold {
-			return rs
+		s.last = -1
+		if s.threshold -= s.step; s.threshold <= 0 {
+			s.threshold = s.top
+			if lowest || from == -1 {
+				return nil
+			}
+			wrapped = true
+		}
+		// All are overloaded when the round at the lowest threshold is back at
+		// where the walk began.
+		if lowest = s.threshold <= s.step; lowest && wrapped && from != -1 {
+			stop = from
 		}
 	}
 }

@@ -1,0 +1,64 @@
+package lb
+
+import "sync/atomic"
+
+// thresholds keep new flows from a real server that has enough (ipvsadm -x and
+// -y). They compare with all its flows, active or not; templates do not count.
+//
+// A real server is overloaded from the flow that makes upper on, until one
+// ends that leaves fewer than lower. Between the two it stays what it was, so
+// that it is not switched with every flow that comes and goes.
+//
+// They live in the record, beside the number that they bound: whoever counts a
+// flow has the cache line already.
+type thresholds struct {
+	upper, lower atomic.Int64 // upper 0: no bound
+	overloaded   atomic.Bool
+}
+
+// Overloaded says whether the real server has as many flows as it may have. A
+// scheduler passes over it; a client that is known to it goes there even so.
+func (r *record) Overloaded() bool { return r.limits.overloaded.Load() }
+
+// TakesFlows says whether a scheduler may choose r.
+func (r *RealServer) TakesFlows() bool { return r.Weight > 0 && !r.Overloaded() }
+
+// lowerThreshold is below how many flows a real server with these bounds takes
+// new ones again: without a bound of its own, three quarters of upper.
+func lowerThreshold(upper, lower int) int64 {
+	if lower == 0 {
+		lower = upper - upper/4
+	}
+	return int64(lower)
+}
+
+// setThresholds brings new bounds into force. As in IPVS, a raised one lets
+// flows in at once.
+func (r *record) setThresholds(upper, lower int) {
+	was := r.limits.upper.Swap(int64(upper))
+	r.limits.lower.Store(lowerThreshold(upper, lower))
+	if upper == 0 || int64(upper) > was {
+		r.limits.overloaded.Store(false)
+	}
+	r.grown(r.flows.Load())
+	r.shrunk(r.flows.Load())
+}
+
+// grown is called with the number of flows after one more.
+func (r *record) grown(flows int64) {
+	upper := r.limits.upper.Load()
+	if upper == 0 || flows < upper {
+		return
+	}
+	r.limits.overloaded.Store(true)
+	// Others may have ended meanwhile, the last of them before the flag was
+	// there to be taken back.
+	r.shrunk(r.flows.Load())
+}
+
+// shrunk is called with the number of flows after one less.
+func (r *record) shrunk(flows int64) {
+	if r.limits.overloaded.Load() && flows < r.limits.lower.Load() {
+		r.limits.overloaded.Store(false)
+	}
+}
