@@ -18,7 +18,7 @@ type thresholds struct {
 
 // Overloaded says whether the real server has as many flows as it may have. A
 // scheduler passes over it; a client that is known to it goes there even so.
-func (r *record) Overloaded() bool { return r.limits.overloaded.Load() }
+func (r *RealServer) Overloaded() bool { return r.MaxFlows > 0 && r.limits.overloaded.Load() }
 
 // TakesFlows says whether a scheduler may choose r.
 func (r *RealServer) TakesFlows() bool { return r.Weight > 0 && !r.Overloaded() }

@@ -31,8 +31,8 @@ func TestThresholds(t *testing.T) {
 					r.acquire()
 				case c == '-':
 					r.release()
-				case r.Overloaded() != (c == '!'):
-					t.Fatalf("after %q overloaded is %v", tt.steps[:i], r.Overloaded())
+				case r.limits.overloaded.Load() != (c == '!'):
+					t.Fatalf("after %q overloaded is %v", tt.steps[:i], r.limits.overloaded.Load())
 				}
 			}
 		})
@@ -62,7 +62,7 @@ func TestThresholdsAreEdited(t *testing.T) {
 				r.acquire()
 			}
 			r.setThresholds(tt.upper, tt.lower)
-			if got := r.Overloaded(); got != tt.want {
+			if got := r.limits.overloaded.Load(); got != tt.want {
 				t.Errorf("overloaded is %v", got)
 			}
 		})
@@ -85,7 +85,7 @@ func TestThresholdsFromManyQueues(t *testing.T) {
 			})
 		}
 		queues.Wait()
-		if r.Overloaded() {
+		if r.limits.overloaded.Load() {
 			t.Fatal("overloaded without a flow")
 		}
 	}
