@@ -86,13 +86,19 @@ func (p *Packet) replaceHeader(src, dst *Addr) {
 		p.family = IPv4
 		p.l4, p.start = 20, p.start+p.l4-20
 		id, frag := outerFragment4(p.frag, segment-was+20, src, dst)
+		if p.cut != 0 && !p.frag.Is {
+			id, frag = ident(src, dst), 0 // it came in fragments and may leave so
+		}
 		putHeader4(p.buf[p.start:p.end], 20+payload, tos, ttl, p.proto, id, frag, src, dst)
 	} else {
 		size := 40
 		if p.frag.Is {
 			size = 48
 		}
-		p.mayCut = !p.DontFragment() && p.VNet.GSOType == GSONone
+		p.cut = 0
+		if !p.DontFragment() && p.VNet.GSOType == GSONone {
+			p.cut = minMTU6
+		}
 		p.family = IPv6
 		p.l4, p.start = size, p.start+p.l4-size
 		b = p.buf[p.start:p.end]

@@ -67,7 +67,7 @@ type Packet struct {
 	isErr  bool     // an ICMP error with a usable embedded packet
 	only6  bool     // extension headers say what IPv4 has no words for
 
-	mayCut bool // set by Apply: see MustCut
+	cut int // see CutLen
 }
 
 // Reset makes p the packet buf[start:end], not yet parsed.
@@ -79,7 +79,7 @@ func (p *Packet) Reset(buf []byte, start, end int) {
 	p.Encap.Kind = NoEncap
 	p.frag = Fragment{}
 	p.isErr = false
-	p.mayCut = false
+	p.cut = 0
 }
 
 // Bytes is the packet, from its IP header on.

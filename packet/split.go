@@ -24,8 +24,8 @@ func (s *Splitter) Start(p *Packet) Reason {
 }
 
 // Next builds the next packet in dst's buffer (start Headroom), which must have
-// room for SegmentLen bytes behind the headroom, and says whether there was
-// one. dst is as after Parse and Apply; its earlier content is lost.
+// room for one segment, or a plain p, with its outer headers behind the headroom,
+// and says whether there was one. dst is as after Parse and Apply; its earlier content is lost.
 func (s *Splitter) Next(dst *Packet) bool {
 	p := s.p
 	if p == nil || s.next >= p.Segments() {
@@ -33,8 +33,12 @@ func (s *Splitter) Next(dst *Packet) bool {
 		return false
 	}
 	src := p.buf[p.start:p.end]
-	dst.Reset(dst.buf, Headroom, Headroom+copy(dst.buf[Headroom:], src[:p.SegmentLen()]))
-	dst.Tuple, dst.NextHop, dst.Encap = p.Tuple, p.NextHop, p.Encap
+	size := len(src)
+	if p.VNet.GSOType != GSONone {
+		size = p.SegmentLen()
+	}
+	dst.Reset(dst.buf, Headroom, Headroom+copy(dst.buf[Headroom:], src[:size]))
+	dst.Tuple, dst.NextHop, dst.Encap, dst.cut = p.Tuple, p.NextHop, p.Encap, p.cut
 	dst.l4, dst.inner, dst.frag = p.l4, p.inner, p.frag
 	dst.family, dst.proto, dst.isErr, dst.only6 = p.family, p.proto, p.isErr, p.only6
 	dst.VNet = p.VNet

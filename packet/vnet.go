@@ -123,9 +123,13 @@ func (p *Packet) Segments() int {
 }
 
 // SegmentLen is the length in bytes of the largest packet on the wire that p
-// stands for: Len for a plain one. A pending Encap is not counted.
+// stands for: Len for a plain one, and for an IPv6 packet that leaves in
+// fragments the length of those. A pending Encap is not counted.
 func (p *Packet) SegmentLen() int {
 	if p.VNet.GSOType == GSONone {
+		if p.cut != 0 && p.family == IPv6 {
+			return min(p.Len(), p.cut)
+		}
 		return p.Len()
 	}
 	return min(p.Len(), int(p.VNet.HdrLen)+int(p.VNet.GSOSize))

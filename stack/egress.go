@@ -23,11 +23,12 @@ const splitRoom = 128 << 10
 // An egress is one queue's way out. Packets leave in the order of send, each
 // way by itself.
 //
-//  1. An encapsulation that is still to be done cuts a super-packet into
-//     single packets first; what became too long for IPv6 is cut into fragments.
-//  2. The hop is looked up: the next hop of direct routing, else the
+//  1. The hop is looked up: the next hop of direct routing, else the
 //     destination.
-//  3. Without one, or where the packet is too big for it, the kernel gets the
+//  2. An encapsulation that is still to be done cuts a super-packet into
+//     single packets first; what is too long for its path, and may be, is cut
+//     into fragments.
+//  3. Without a hop, or where the packet is too big for it, the kernel gets the
 //     packet through the TUN device and routes it, fragments it or answers
 //     that it is too big. Direct routing cannot do that: the kernel would
 //     route the VIP to us again.
@@ -42,7 +43,8 @@ type egress struct {
 	splitter packet.Splitter
 	cutter   packet.Cutter
 	segment  packet.Packet
-	room     []byte // segments that are held lie here
+	fragment packet.Packet
+	room     []byte // segments and fragments that are held lie here
 	used     int    // bytes of room
 
 	tally *tally
@@ -53,36 +55,78 @@ type egress struct {
 func (e *egress) send(p *packet.Packet, now time.Duration) {
 	e.tally.sent++
 	hop := e.hop(p)
-	switch {
-	case p.Encap.Kind != packet.NoEncap:
-		if why := e.splitter.Start(p); why != packet.OK {
-			e.count.lose(why)
+	if p.NextHop.Family != 0 && hop != nil && p.SegmentLen() > hop.MTU {
+		p.FragmentTo(hop.MTU)
+	}
+	if p.Encap.Kind != packet.NoEncap || p.VNet.GSOType != packet.GSONone && p.CutLen() != 0 {
+		e.sendSegments(p, hop, now)
+		return
+	}
+	e.sendPlain(p, hop, now)
+}
+
+// sendSegments takes out the packets that a super-packet stands for.
+func (e *egress) sendSegments(p *packet.Packet, hop *Hop, now time.Duration) {
+	if why := e.splitter.Start(p); why != packet.OK {
+		e.count.lose(why)
+		return
+	}
+	size := packet.Headroom + p.SegmentLen() + p.Encap.Overhead()
+	fragments := 0
+	if n := p.CutLen(); n != 0 {
+		fragments = fragmentsRoom(size, n)
+	}
+	if size+fragments > len(e.room) {
+		e.count.lose(packet.TooBig) // no device of today has such segments
+		return
+	}
+	for {
+		e.reserve(size + fragments)
+		e.segment.Reset(e.room[e.used:e.used+size], packet.Headroom, packet.Headroom)
+		if !e.splitter.Next(&e.segment) {
 			return
 		}
-		e.sendParts(&e.splitter, p.SegmentLen()+p.Encap.Overhead(), hop, now)
-	case p.MustCut():
-		e.cutter.Start(p)
-		e.sendParts(&e.cutter, packet.CutLen, hop, now)
-	default:
-		e.leave(p, hop, now)
+		if fragments != 0 {
+			e.used += size // it must stay while it is cut
+			e.sendPlain(&e.segment, hop, now)
+		} else if e.leave(&e.segment, hop, now) {
+			e.used += size
+		}
 	}
 }
 
-// sendParts takes out the packets that one is made into, each of at most size
-// bytes.
-func (e *egress) sendParts(parts interface{ Next(*packet.Packet) bool }, size int, hop *Hop, now time.Duration) {
-	size += packet.Headroom
+// fragmentsRoom is the room for what a packet of so many bytes is cut into, if
+// its headers take less than half of each fragment.
+func fragmentsRoom(size, cut int) int { return (2*size/cut + 1) * (packet.Headroom + cut) }
+
+// sendPlain takes out p, which is no super-packet, in fragments where it must
+// be.
+func (e *egress) sendPlain(p *packet.Packet, hop *Hop, now time.Duration) {
+	n := p.CutLen()
+	if n == 0 {
+		e.leave(p, hop, now)
+		return
+	}
+	if why := e.cutter.Start(p); why != packet.OK {
+		e.count.lose(why)
+		return
+	}
 	for {
-		if e.used+size > len(e.room) {
-			e.flush()
-		}
-		e.segment.Reset(e.room[e.used:e.used+size], packet.Headroom, packet.Headroom)
-		if !parts.Next(&e.segment) {
+		e.reserve(packet.Headroom + n)
+		e.fragment.Reset(e.room[e.used:e.used+packet.Headroom+n], packet.Headroom, packet.Headroom)
+		if !e.cutter.Next(&e.fragment) {
 			return
 		}
-		if e.leave(&e.segment, hop, now) {
-			e.used += size
+		if e.leave(&e.fragment, hop, now) {
+			e.used += packet.Headroom + n
 		}
+	}
+}
+
+// reserve makes room for so many bytes behind what is held.
+func (e *egress) reserve(size int) {
+	if e.used+size > len(e.room) {
+		e.flush()
 	}
 }
 

@@ -64,6 +64,8 @@ func TestEgressWays(t *testing.T) {
 	dr := packet.Rewrite{NextHop: parseEndpoint("10.0.0.1:0")}
 	nat := packet.Rewrite{Dst: parseEndpoint("10.0.0.1:8080")}
 	in := packettest.Plain(packettest.TCP("192.0.2.1:1234", "203.0.113.10:80", packettest.Pad(1000)))
+	whole := packettest.Plain(packettest.TCP("192.0.2.1:1234", "203.0.113.10:80", packettest.Pad(1000), packettest.DF))
+	in6 := packettest.Plain(packettest.TCP("[2001:db8::1]:1234", "[2001:db8:a::10]:80", packettest.Pad(1000)))
 	super := packettest.Super(packettest.TCP("192.0.2.1:1234", "203.0.113.10:80", packettest.Pad(9000)), 1460)
 	tests := []struct {
 		name  string
@@ -83,7 +85,10 @@ func TestEgressWays(t *testing.T) {
 		{name: "nat, link, neighbour unknown: waits and asks", mode: EgressLink, rw: nat, hop: &Hop{MTU: 1500, Neighbour: unknown}, in: in, want: QueueStats{Waited: 1}, asked: 1},
 		{name: "nat, kernel: by the kernel though the hop is known", mode: EgressKernel, rw: nat, hop: &Hop{MTU: 1500, Neighbour: known}, in: in, want: QueueStats{ByKernel: 1}},
 		{name: "dr, no route: dropped, as the kernel would send it back to us", rw: dr, in: in, why: packet.NoRoute},
-		{name: "dr, too big: dropped", rw: dr, hop: &Hop{MTU: 1039, Neighbour: known}, in: in, why: packet.TooBig},
+		{name: "dr, too big: dropped", rw: dr, hop: &Hop{MTU: 1039, Neighbour: known}, in: whole, why: packet.TooBig},
+		{name: "dr, too big, IPv6: dropped", rw: packet.Rewrite{NextHop: parseEndpoint("10.0.0.1:0")}, hop: &Hop{MTU: 1059, Neighbour: known}, in: in6, why: packet.TooBig},
+		{name: "dr, too big and without DF: leaves in fragments", rw: dr, hop: &Hop{MTU: 600, Neighbour: NewNeighbour(netip.Addr{})}, in: in, want: QueueStats{Waited: 2}, asked: 1},
+		{name: "dr, segments too big and without DF: they leave in fragments", rw: dr, hop: &Hop{MTU: 1000, Neighbour: NewNeighbour(netip.Addr{})}, in: super, want: QueueStats{Waited: 13}, asked: 1},
 		{name: "dr, kernel: by link all the same", mode: EgressKernel, rw: dr, hop: &Hop{MTU: 1500, Neighbour: NewNeighbour(netip.Addr{})}, in: in, want: QueueStats{Waited: 1}, asked: 1},
 	}
 	for _, tt := range tests {
@@ -132,6 +137,40 @@ func TestEgressSplitsWhatIsEncapsulated(t *testing.T) {
 				t.Errorf("%d bytes of payload left, want %d", sum, tt.payload)
 			}
 		})
+	}
+}
+
+// TestEgressFragmentsSegments: a super-packet without DF in a tunnel whose path
+// is too narrow for its segments leaves in fragments of the outer packets.
+func TestEgressFragmentsSegments(t *testing.T) {
+	encap := packet.Encap{Kind: packet.IPIP, Family: packet.IPv6}
+	encap.Src, _ = packet.AddrFrom(netip.MustParseAddr("2001:db8:d::11"))
+	encap.Dst, _ = packet.AddrFrom(netip.MustParseAddr("2001:db8:b::1"))
+	h := handlerFunc(func(p *packet.Packet, _ time.Duration) (packet.Verdict, packet.Reason) {
+		p.FragmentTo(1400)
+		rw := packet.Rewrite{Encap: encap}
+		return packet.Send, rw.Apply(p)
+	})
+	const payload, segment = 60000, 1440
+	written, s := through(t, h, Options{}, 0, packettest.Super(packettest.TCP("192.0.2.1:1234", "203.0.113.10:80", packettest.Pad(payload)), segment))
+	const segments = (payload + segment - 1) / segment
+	if len(written) != 2*segments-1 || s.Sent != 1 { // the last is short
+		t.Fatalf("%d packets written, want %d: %+v", len(written), 2*segments-1, s)
+	}
+	sum := 0
+	for _, b := range written {
+		outer := b[packet.VNetLen:]
+		packettest.MustCheck(t, outer)
+		p := packettest.Parsed(t, outer)
+		if p.Len() > 1400 || p.Tuple.Dst != encap.Dst {
+			t.Fatalf("packet of %d bytes to %v", p.Len(), p.Tuple.Dst)
+		}
+		if sum += p.Len() - 40; p.Fragment().Is {
+			sum -= 8
+		}
+	}
+	if want := payload + segments*40; sum != want {
+		t.Errorf("%d bytes of segments left, want %d", sum, want)
 	}
 }
 
