@@ -1,7 +1,7 @@
 # uvs: build, show, test, measure. Every target works on a fresh clone.
 export CGO_ENABLED = 0
 
-.PHONY: build demo check tools test fuzz bench image
+.PHONY: build demo check tools test fuzz bench generate image
 
 build:
 	go build -trimpath -ldflags="-s -w" -o uvs ./cmd/uvs
@@ -43,6 +43,11 @@ fuzz:
 # flags such as -quick or -publish. See docs/performance.md.
 bench:
 	go run ./integration/bench $(BENCH)
+
+# generate compiles the fast lane's program anew, after a change of lane.c. It
+# needs clang, llvm and libbpf-dev; everybody else uses the committed object.
+generate:
+	go generate ./stack/fastlane
 
 # image builds the container image. See docs/container.md.
 ENGINE ?= docker

@@ -75,11 +75,15 @@ func (p *Packet) Prepend() Reason {
 	return OK
 }
 
+// GUESourcePort is the UDP source port of the packets of t in a GUE tunnel.
+func GUESourcePort(t *Tuple) uint16 {
+	return uint16(guePortFirst + t.Hash(flowKey)>>32*guePortCount>>32)
+}
+
 // putGUE writes the UDP and GUE headers to the start of t, whose rest is the
 // inner packet.
 func (p *Packet) putGUE(t []byte, innerProto uint8) {
-	port := guePortFirst + p.Tuple.Hash(flowKey)>>32*guePortCount>>32
-	binary.BigEndian.PutUint16(t[0:2], uint16(port))
+	binary.BigEndian.PutUint16(t[0:2], GUESourcePort(&p.Tuple))
 	binary.BigEndian.PutUint16(t[2:4], p.Encap.Port)
 	binary.BigEndian.PutUint16(t[4:6], uint16(len(t)))
 	binary.BigEndian.PutUint16(t[6:8], 0)

@@ -1,0 +1,51 @@
+package fastlane
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// sweepBatch is how many entries one system call reads: 400 KiB.
+const sweepBatch = 4096
+
+// Sweep tells seen, for every flow, when the lane last carried a packet of it,
+// as time since the Epoch; before it for a flow of which none was carried yet. Entries that it does not want to keep, and
+// those of an earlier generation, are deleted. It says how many are left.
+func (l *Lane) Sweep(seen func(t *packet.Tuple, at time.Duration) (keep bool)) (entries int, err error) {
+	var (
+		cursor     ebpf.MapBatchCursor
+		keys       = make([]packet.Tuple, sweepBatch)
+		values     = make([]laneFlow, sweepBatch)
+		gone       []packet.Tuple
+		generation = l.generation.Load()
+	)
+	for done := false; !done; {
+		n, err := l.objects.Flows.BatchLookup(&cursor, keys, values, nil)
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+			done = true
+		case err != nil:
+			return entries, fmt.Errorf("read the fast lane's flows: %w", err)
+		}
+		gone = gone[:0]
+		for i := range n {
+			at := time.Duration(values[i].Seen) - l.epoch
+			if values[i].Generation == generation && seen(&keys[i], at) {
+				entries++
+				continue
+			}
+			gone = append(gone, keys[i])
+		}
+		for i := range gone {
+			if err := l.Delete(&gone[i]); err != nil {
+				return entries, err
+			}
+		}
+	}
+	return entries, nil
+}

@@ -1,0 +1,386 @@
+package fastlane
+
+import (
+	"bytes"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/packet/packettest"
+)
+
+// The program's answers that the tests tell apart.
+const (
+	up         = 0xffffffff
+	redirected = 7
+)
+
+// testHop is a way out that any packet of the tests fits.
+var testHop = Hop{IfIndex: 1, MTU: 1500, Addr: netip.MustParseAddr("10.2.0.254")}
+
+var epoch = time.Now()
+
+// open makes a Lane that lives, or skips where the kernel does not let us.
+func open(t testing.TB) *Lane {
+	t.Helper()
+	l, err := Open(Options{Flows: 1024, Accounts: 64, Epoch: epoch})
+	if err != nil {
+		if os.Geteuid() == 0 || os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := l.Beat(); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// run gives a packet to the program, as a frame, and says what it answered and
+// the packet as it is then. Its IP header is what follows the Ethernet header.
+func (l *Lane) run(t testing.TB, pkt []byte) (answer uint32, out []byte) {
+	t.Helper()
+	frame := make([]byte, 14, 14+len(pkt))
+	binary.BigEndian.PutUint16(frame[12:], map[byte]uint16{4: 0x0800, 6: 0x86dd}[pkt[0]>>4])
+	frame = append(frame, pkt...)
+	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Repeat: 1}
+	answer, err := l.objects.Lane.Run(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer, o.DataOut[14:]
+}
+
+// goRoad is what the TUN road makes of the packet: the host's kernel
+// decrements the TTL, then the engine rewrites.
+func goRoad(t testing.TB, pkt []byte, rw *packet.Rewrite) []byte {
+	t.Helper()
+	pkt = bytes.Clone(pkt)
+	if pkt[0]>>4 == 4 {
+		pkt[8]--
+		binary.BigEndian.PutUint16(pkt[10:], 0)
+		binary.BigEndian.PutUint16(pkt[10:], headerSum(pkt[:20]))
+	} else {
+		pkt[7]--
+	}
+	p := packettest.Parsed(t, pkt)
+	if why := rw.Apply(p); why != packet.OK {
+		t.Fatalf("the engine refuses: %v", why)
+	}
+	buf, start, end := p.Buffer()
+	return buf[start:end]
+}
+
+func headerSum(h []byte) uint16 {
+	var s uint32
+	for i := 0; i < len(h); i += 2 {
+		s += uint32(binary.BigEndian.Uint16(h[i:]))
+	}
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
+	}
+	return ^uint16(s)
+}
+
+// free blanks what two directors need not agree on: the identification of an
+// outer IPv4 header that may be fragmented, and the checksum that covers it.
+func free(pkt []byte, rw *packet.Rewrite) []byte {
+	pkt = bytes.Clone(pkt)
+	if rw.Encap.Kind != packet.NoEncap && rw.Encap.Family == packet.IPv4 && pkt[6]&0x40 == 0 {
+		clear(pkt[4:6])
+		clear(pkt[10:12])
+	}
+	return pkt
+}
+
+// same puts the flow of pkt into the lane and compares both roads.
+func same(t testing.TB, l *Lane, pkt []byte, rw packet.Rewrite) {
+	t.Helper()
+	p := packettest.Parsed(t, pkt)
+	if err := l.Put(&Entry{Tuple: p.Tuple, Rewrite: rw, Hop: testHop}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Delete(&p.Tuple)
+	answer, got := l.run(t, pkt)
+	if answer != redirected {
+		t.Fatalf("the program answered %d, want a redirect, for\n%s", int32(answer), packettest.Dump(pkt))
+	}
+	want := goRoad(t, pkt, &rw)
+	if !bytes.Equal(free(got, &rw), free(want, &rw)) {
+		t.Fatalf("rewrite %+v of\n%s\nthe lane made\n%s\nthe engine makes\n%s", rw, packettest.Dump(pkt), packettest.Dump(got), packettest.Dump(want))
+	}
+	if rw.Encap.Kind != packet.NoEncap && rw.Encap.Family == packet.IPv4 {
+		if headerSum(got[:20]) != 0 {
+			t.Fatalf("outer header checksum is wrong in\n%s", packettest.Dump(got))
+		}
+	}
+}
+
+func endpoint(s string) packet.Endpoint { return packet.EndpointFrom(netip.MustParseAddrPort(s)) }
+
+func outer(kind packet.EncapKind, src, dst string, port uint16) packet.Rewrite {
+	e := packet.Encap{Kind: kind, Port: port}
+	e.Src, e.Family = packet.AddrFrom(netip.MustParseAddr(src))
+	e.Dst, _ = packet.AddrFrom(netip.MustParseAddr(dst))
+	return packet.Rewrite{Encap: e}
+}
+
+func TestLaneMakesWhatTheEngineMakes(t *testing.T) {
+	const (
+		c4, v4, r4, l4 = "198.51.100.7:40000", "203.0.113.10:80", "10.2.0.11:8080", "10.9.0.1:1025"
+		c6, v6, r6, l6 = "[2001:db8:c::7]:40000", "[2001:db8:ff::10]:80", "[2001:db8:2::11]:8080", "[2001:db8:9::1]:1025"
+	)
+	l := open(t)
+	nat := func(dst string) packet.Rewrite { return packet.Rewrite{Dst: endpoint(dst)} }
+	natReply := func(src string) packet.Rewrite { return packet.Rewrite{Src: endpoint(src)} }
+	full := func(src, dst string) packet.Rewrite {
+		return packet.Rewrite{Src: endpoint(src), Dst: endpoint(dst)}
+	}
+	dr := packet.Rewrite{NextHop: endpoint(r4)}
+	payload := packettest.Data("an odd payload!")
+	for _, row := range []struct {
+		name string
+		pkt  []byte
+		rw   packet.Rewrite
+	}{
+		{"dr changes the TTL only", packettest.TCP(c4, v4, payload), dr},
+		{"dr of IPv6", packettest.TCP(c6, v6, payload), dr},
+		{"nat of TCP", packettest.TCP(c4, v4, payload), nat(r4)},
+		{"nat of UDP", packettest.UDP(c4, v4, payload), nat(r4)},
+		{"nat of IPv6 TCP", packettest.TCP(c6, v6, payload), nat(r6)},
+		{"nat of IPv6 UDP", packettest.UDP(c6, v6, payload), nat(r6)},
+		{"nat of a reply", packettest.TCP(r4, c4, payload), natReply(v4)},
+		{"nat of an IPv6 reply", packettest.UDP(r6, c6, payload), natReply(v6)},
+		{"fullnat of TCP", packettest.TCP(c4, v4, payload), full(l4, r4)},
+		{"fullnat of UDP", packettest.UDP(c4, v4, payload), full(l4, r4)},
+		{"fullnat of IPv6 TCP", packettest.TCP(c6, v6, payload), full(l6, r6)},
+		{"fullnat of an IPv6 reply", packettest.TCP(r6, l6, payload), full(v6, c6)},
+		{"ipip", packettest.TCP(c4, v4, payload), outer(packet.IPIP, "10.2.0.1", "10.2.0.11", 0)},
+		{"ipip without DF", packettest.UDP(c4, v4, payload), outer(packet.IPIP, "10.2.0.1", "10.2.0.11", 0)},
+		{"IPv6 in IPv4", packettest.TCP(c6, v6, payload), outer(packet.IPIP, "10.2.0.1", "10.2.0.11", 0)},
+		{"IPv4 in IPv6", packettest.TCP(c4, v4, payload), outer(packet.IPIP, "2001:db8:2::1", "2001:db8:2::11", 0)},
+		{"IPv6 in IPv6", packettest.TCP(c6, v6, payload), outer(packet.IPIP, "2001:db8:2::1", "2001:db8:2::11", 0)},
+		{"gue", packettest.TCP(c4, v4, payload), outer(packet.GUE, "10.2.0.1", "10.2.0.11", 6080)},
+		{"gue over IPv6", packettest.UDP(c6, v6, payload), outer(packet.GUE, "2001:db8:2::1", "2001:db8:2::11", 6080)},
+		{"gre", packettest.TCP(c4, v4, payload), outer(packet.GRE, "10.2.0.1", "10.2.0.11", 0)},
+		{"gre of IPv6", packettest.TCP(c6, v6, payload), outer(packet.GRE, "10.2.0.1", "10.2.0.11", 0)},
+		{"congestion experienced in a tunnel", packettest.TCP(c4, v4, packettest.TOS(0xb7)), outer(packet.IPIP, "10.2.0.1", "10.2.0.11", 0)},
+	} {
+		t.Run(row.name, func(t *testing.T) { same(t, l, row.pkt, row.rw) })
+	}
+}
+
+func TestWhatUvsMustSeeGoesUp(t *testing.T) {
+	const c4, v4, r4 = "198.51.100.7:40000", "203.0.113.10:80", "10.2.0.11:8080"
+	l := open(t)
+	rw := packet.Rewrite{Dst: endpoint(r4)}
+	for _, proto := range [][]byte{packettest.TCP(c4, v4), packettest.UDP(c4, v4)} {
+		if err := l.Put(&Entry{Tuple: packettest.Parsed(t, proto).Tuple, Rewrite: rw, Hop: testHop}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	big := make([]byte, 1500-40+1)
+	for _, row := range []struct {
+		name string
+		pkt  []byte
+	}{
+		{"a SYN", packettest.TCP(c4, v4, packettest.SYN)},
+		{"a FIN", packettest.TCP(c4, v4, packettest.FIN)},
+		{"an RST", packettest.TCP(c4, v4, packettest.RST)},
+		{"no ACK", packettest.TCP(c4, v4, packettest.Flags(0))},
+		{"a TTL of 1", packettest.TCP(c4, v4, packettest.TTL(1))},
+		{"a TTL of 0", packettest.TCP(c4, v4, packettest.TTL(0))},
+		{"too big for the way out", packettest.TCP(c4, v4, packettest.Data(string(big)))},
+		{"UDP without a checksum", packettest.UDP(c4, v4, packettest.NoSum)},
+		{"a first fragment", packettest.Fragments(packettest.UDP(c4, v4, packettest.Pad(64)), 32)[0]},
+		{"a later fragment", packettest.Fragments(packettest.UDP(c4, v4, packettest.Pad(64)), 32)[1]},
+		{"an unknown flow", packettest.TCP("198.51.100.7:40001", v4)},
+		{"an ICMP error", packettest.Error("198.51.100.7", "203.0.113.10", 3, 4, 1400, packettest.TCP(v4, c4))},
+		{"padding behind the packet", append(packettest.TCP(c4, v4), 0, 0)},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			answer, out := l.run(t, row.pkt)
+			if answer != up {
+				t.Errorf("the program answered %d, want that it goes up", int32(answer))
+			}
+			if !bytes.Equal(out, row.pkt) {
+				t.Errorf("changed to\n%s", packettest.Dump(out))
+			}
+		})
+	}
+	if answer, _ := l.run(t, packettest.TCP(c4, v4)); answer != redirected {
+		t.Errorf("an ordinary packet: %d, want a redirect: the rows above prove nothing", int32(answer))
+	}
+}
+
+func TestStaleEntriesAreHarmless(t *testing.T) {
+	const c4, v4, r4 = "198.51.100.7:40000", "203.0.113.10:80", "10.2.0.11:8080"
+	l := open(t)
+	pkt := packettest.TCP(c4, v4)
+	tuple := packettest.Parsed(t, pkt).Tuple
+	put := func() {
+		t.Helper()
+		if err := l.Put(&Entry{Tuple: tuple, Rewrite: packet.Rewrite{Dst: endpoint(r4)}, Hop: testHop}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(what string, want uint32) {
+		t.Helper()
+		if answer, _ := l.run(t, pkt); answer != want {
+			t.Errorf("%s: the program answered %d, want %d", what, int32(answer), int32(want))
+		}
+	}
+	put()
+	expect("a fresh entry", redirected)
+	if err := l.Invalidate(); err != nil {
+		t.Fatal(err)
+	}
+	expect("an entry from before the routes changed", up)
+	put()
+	expect("the entry put anew", redirected)
+
+	dead := laneControl{Generation: l.generation.Load(), Beat: uint64(clock() - 3*time.Second)}
+	if err := l.objects.Control.Put(uint32(0), dead); err != nil {
+		t.Fatal(err)
+	}
+	expect("the entry of an uvs that is silent for three seconds", up)
+	if err := l.Beat(); err != nil {
+		t.Fatal(err)
+	}
+	expect("the entry of an uvs that beats again", redirected)
+	if err := l.Delete(&tuple); err != nil {
+		t.Fatal(err)
+	}
+	expect("an entry that was taken back", up)
+	if err := l.Delete(&tuple); err != nil {
+		t.Errorf("taking back what is not there: %v", err)
+	}
+}
+
+func TestCarriedPacketsAreCounted(t *testing.T) {
+	const c4, v4, r4 = "198.51.100.7:40000", "203.0.113.10:80", "10.2.0.11:8080"
+	l := open(t)
+	pkt := packettest.TCP(c4, v4, packettest.Pad(100))
+	tuple := packettest.Parsed(t, pkt).Tuple
+	if err := l.Put(&Entry{Tuple: tuple, Rewrite: packet.Rewrite{Dst: endpoint(r4)}, Hop: testHop, Account: 5}); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Since(epoch)
+	for range 3 {
+		l.run(t, pkt)
+	}
+	got, err := l.Count(5)
+	if err != nil || got != (Count{3, 3 * uint64(len(pkt))}) {
+		t.Errorf("counted %+v, %v; want 3 packets of %d bytes", got, err, len(pkt))
+	}
+	flows := 0
+	n, err := l.Sweep(func(k *packet.Tuple, at time.Duration) bool {
+		flows++
+		if *k != tuple || at < before || at > time.Since(epoch) {
+			t.Errorf("%v was seen at %v, want %v between %v and now", k, at, tuple, before)
+		}
+		return false
+	})
+	if err != nil || flows != 1 || n != 0 {
+		t.Errorf("the sweep found %d flows and kept %d, %v; want 1 and 0", flows, n, err)
+	}
+	if answer, _ := l.run(t, pkt); answer != up {
+		t.Errorf("after a sweep that did not keep it, the flow is still carried")
+	}
+}
+
+var twinPackets = flag.Int("twin", 20_000, "how many random packets TestRandomPacketsOnBothRoads compares")
+
+// TestRandomPacketsOnBothRoads is the comparison with whatever a packet and a
+// rewrite can hold. make twin runs it for a million.
+func TestRandomPacketsOnBothRoads(t *testing.T) {
+	l := open(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for n := 0; n < *twinPackets; {
+		pkt, rw := random(r)
+		if packettest.Load(pkt).Parse() != packet.OK {
+			continue // a source that cannot be
+		}
+		if n%1000 == 0 {
+			if err := l.Beat(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		same(t, l, pkt, rw)
+		n++
+	}
+}
+
+// random makes a packet that the lane has to carry and a rewrite for it. Its
+// checksum may be wrong, and words of zeros and ones are frequent.
+func random(r *rand.Rand) ([]byte, packet.Rewrite) {
+	v6 := r.IntN(2) == 1
+	opts := []packettest.Option{
+		packettest.TTL(uint8(2 + r.IntN(254))), packettest.TOS(uint8(r.Uint32())),
+		packettest.Data(string(randomBytes(r, r.IntN(200)))),
+	}
+	if r.IntN(2) == 1 && !v6 {
+		opts = append(opts, packettest.DF)
+	}
+	var pkt []byte
+	field := 16
+	if r.IntN(2) == 1 {
+		pkt = packettest.TCP(randomEndpoint(r, v6), randomEndpoint(r, v6), opts...)
+	} else {
+		field = 6
+		pkt = packettest.UDP(randomEndpoint(r, v6), randomEndpoint(r, v6), opts...)
+	}
+	if r.IntN(4) == 0 {
+		l4 := 20
+		if v6 {
+			l4 = 40
+		}
+		binary.BigEndian.PutUint16(pkt[l4+field:], []uint16{0xffff, 1, uint16(1 + r.IntN(0xffff))}[r.IntN(3)])
+	}
+	switch r.IntN(5) {
+	case 0:
+		return pkt, packet.Rewrite{NextHop: endpoint("10.2.0.11:0")}
+	case 1:
+		return pkt, packet.Rewrite{Dst: endpoint(randomEndpoint(r, v6))}
+	case 2:
+		return pkt, packet.Rewrite{Src: endpoint(randomEndpoint(r, v6))}
+	case 3:
+		return pkt, packet.Rewrite{Src: endpoint(randomEndpoint(r, v6)), Dst: endpoint(randomEndpoint(r, v6))}
+	}
+	kind := packet.IPIP + packet.EncapKind(r.IntN(3))
+	if r.IntN(2) == 1 {
+		return pkt, outer(kind, "2001:db8:2::1", "2001:db8:2::11", uint16(r.Uint32()))
+	}
+	return pkt, outer(kind, "10.2.0.1", "10.2.0.11", uint16(r.Uint32()))
+}
+
+func randomBytes(r *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = []byte{0, 0xff, byte(r.Uint32())}[r.IntN(3)]
+	}
+	return b
+}
+
+func randomEndpoint(r *rand.Rand, v6 bool) string {
+	port := []uint32{0, 0xffff, r.Uint32() & 0xffff}[r.IntN(3)]
+	if v6 {
+		return fmt.Sprintf("[%v]:%d", netip.AddrFrom16([16]byte(randomBytes(r, 16))), port)
+	}
+	return fmt.Sprintf("%v:%d", netip.AddrFrom4([4]byte(randomBytes(r, 4))), port)
+}
