@@ -13,6 +13,7 @@ type State struct {
 	Device   DeviceState       `json:"device"`
 	Warnings []string          `json:"warnings"` // what the host is set to that may harm, with the command that mends it
 	Flows    FlowState         `json:"flows"`
+	Defence  DefenceState      `json:"defence"`
 	Lookups  LookupState       `json:"lookups"`
 	Packets  PacketState       `json:"packets"`
 	Drops    map[string]uint64 `json:"drops"` // dropped packets by reason, only reasons that occurred
@@ -43,7 +44,17 @@ type FlowState struct {
 	Limit   int    `json:"limit"`
 	Created uint64 `json:"created"`
 	Expired uint64 `json:"expired"`
-	Evicted uint64 `json:"evicted"`
+	Evicted uint64 `json:"evicted"` // because the table was full
+	Dropped uint64 `json:"dropped"` // by drop_entry
+}
+
+// DefenceState is what is given up just now, and under which pressure.
+type DefenceState struct {
+	DropEntry  bool `json:"drop_entry"`
+	DropPacket int  `json:"drop_packet"` // one in so many packets that would open a flow is dropped; 0: none
+	SecureTCP  bool `json:"secure_tcp"`
+	FewFlows   bool `json:"few_flows"`  // the flow table is nearly full
+	LowMemory  bool `json:"low_memory"` // free memory is below the threshold
 }
 
 // LookupState says how packets found their flow.

@@ -19,6 +19,7 @@ func (fs *faults) check(o Options) {
 	fs.between("limits.flows", fs.cfg.Limits.Flows, 1, maxFlows)
 	fs.checkTimeouts("timeouts", fs.cfg.Timeouts)
 	fs.checkPolicy("policy", &fs.cfg.Policy, nil)
+	fs.checkDefence()
 	fs.checkAdmin()
 	fs.checkServices(o)
 }
@@ -39,6 +40,9 @@ const (
 	// maxPoolBits bounds a LIP prefix: 2^16 addresses times 64512 ports are
 	// four thousand million flows to each real server.
 	maxPoolBits = 16
+
+	maxDropRate   = 1 << 20
+	maxFreeMemory = 1 << 20 // MiB, a terabyte
 
 	maxDeviceName = 15  // IFNAMSIZ - 1
 	maxSocketPath = 107 // sizeof(sun_path) - 1
@@ -172,6 +176,16 @@ func (fs *faults) timeout(path string, d time.Duration) {
 	if d < minTimeout || d > maxTimeout {
 		fs.add(path, "%v is out of range, %v to %v", d, minTimeout, maxTimeout)
 	}
+}
+
+func (fs *faults) checkDefence() {
+	d := fs.cfg.Defence
+	oneOf(fs, "defence.drop_entry", d.DropEntry, DefenceOff, DefenceAuto, DefenceAlways)
+	oneOf(fs, "defence.drop_packet", d.DropPacket, DefenceOff, DefenceAuto, DefenceAlways)
+	oneOf(fs, "defence.secure_tcp", d.SecureTCP, DefenceOff, DefenceAuto, DefenceAlways)
+	fs.between("defence.drop_rate", d.DropRate, 1, maxDropRate)
+	fs.between("defence.free_flows", d.FreeFlows, 1, 99)
+	fs.between("defence.free_memory", d.FreeMemory, 1, maxFreeMemory)
 }
 
 func (fs *faults) checkAdmin() {

@@ -30,6 +30,7 @@ type Config struct {
 	Limits    Limits    `mapstructure:"limits"`
 	Timeouts  Timeouts  `mapstructure:"timeouts"`
 	Policy    Policy    `mapstructure:"policy"`
+	Defence   Defence   `mapstructure:"defence"`
 	Admin     Admin     `mapstructure:"admin"`
 	Services  []Service `mapstructure:"services"`
 }
@@ -97,6 +98,26 @@ type Limits struct {
 	Flows int `mapstructure:"flows"` // most flows at one time
 }
 
+// Defence is what is given up so that the director survives a flood.
+type Defence struct {
+	DropEntry  DefenceMode `mapstructure:"drop_entry"`  // flows that a flood may have made
+	DropPacket DefenceMode `mapstructure:"drop_packet"` // a part of the packets that would open a flow
+	SecureTCP  DefenceMode `mapstructure:"secure_tcp"`  // policy.secure_tcp for every service
+	DropRate   int         `mapstructure:"drop_rate"`   // one in how many, where drop_packet is always
+	FreeFlows  int         `mapstructure:"free_flows"`  // auto begins below so many per cent of limits.flows
+	FreeMemory int         `mapstructure:"free_memory"` // auto begins below so many MiB
+}
+
+// DefenceMode says when a defence is on.
+type DefenceMode string
+
+// The modes of a defence.
+const (
+	DefenceOff    DefenceMode = "off"
+	DefenceAuto   DefenceMode = "auto" // while the flow table is nearly full or memory is low
+	DefenceAlways DefenceMode = "always"
+)
+
 // Timeouts are for how long a flow without packets is remembered.
 type Timeouts struct {
 	TCP    time.Duration `mapstructure:"tcp"`     // an established connection
@@ -123,6 +144,7 @@ func Default() Config {
 		Limits:   Limits{Flows: 4_000_000},
 		Timeouts: Timeouts{TCP: 900 * time.Second, TCPFIN: 120 * time.Second, UDP: 300 * time.Second},
 		Policy:   defaultPolicy(),
+		Defence:  Defence{DropEntry: DefenceOff, DropPacket: DefenceOff, SecureTCP: DefenceOff, DropRate: 10, FreeFlows: 10, FreeMemory: 64},
 		Admin: Admin{
 			Socket: "/run/uvs/uvs.sock",
 			Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 9740),

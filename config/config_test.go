@@ -20,6 +20,7 @@ addresses:
 lan: {announce: off, interfaces: [eth0, eth1]}
 limits: {flows: 1000}
 timeouts: {tcp: 10m, tcp_fin: 30s, udp: 1m}
+defence: {drop_entry: auto, drop_packet: always, secure_tcp: auto, drop_rate: 4, free_flows: 20, free_memory: 128}
 policy:
   one_packet: true
   sloppy: true
@@ -58,6 +59,7 @@ device = {name = "lb0", queues = 4, egress = "link", offload = "off", table = 10
 lan = {announce = "off", interfaces = ["eth0", "eth1"]}
 limits = {flows = 1000}
 timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m"}
+defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
 [addresses]
@@ -87,6 +89,7 @@ const fullJSON = `{
 "lan": {"announce": "off", "interfaces": ["eth0", "eth1"]},
 "limits": {"flows": 1000},
 "timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m"},
+"defence": {"drop_entry": "auto", "drop_packet": "always", "secure_tcp": "auto", "drop_rate": 4, "free_flows": 20, "free_memory": 128},
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
   "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
@@ -112,6 +115,7 @@ var fullConfig = &Config{
 	LAN:      LAN{Announce: AnnounceOff, Interfaces: []string{"eth0", "eth1"}},
 	Limits:   Limits{Flows: 1000},
 	Timeouts: Timeouts{TCP: 10 * time.Minute, TCPFIN: 30 * time.Second, UDP: time.Minute},
+	Defence:  Defence{DropEntry: DefenceAuto, DropPacket: DefenceAlways, SecureTCP: DefenceAuto, DropRate: 4, FreeFlows: 20, FreeMemory: 128},
 	Policy: Policy{
 		OnePacket: new(true), Sloppy: new(true), SecureTCP: new(true), Reuse: new(3), Removed: new(RemovedKeep),
 		Drain: new(30 * time.Second), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),

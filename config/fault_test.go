@@ -107,6 +107,16 @@ func TestParseRefuses(t *testing.T) {
 				web + "policy.reuse: 5 is out of range, 0 to 3",
 				web + "policy.drain: -1s is out of range, 0s to 744h0m0s",
 			}},
+		{name: "defences out of range",
+			raw: "defence: {drop_entry: 1, drop_packet: sometimes, drop_rate: 0, free_flows: 100, free_memory: -1, amemthresh: 3}",
+			want: []string{
+				"defence.drop_entry: must be a text, is 1",
+				"defence.amemthresh: unknown key",
+				`defence.drop_packet: "sometimes" is none of off, auto, always`,
+				"defence.drop_rate: 0 is out of range, 1 to 1048576",
+				"defence.free_flows: 100 is out of range, 1 to 99",
+				"defence.free_memory: -1 is out of range, 1 to 1048576",
+			}},
 		{name: "names that no device can have",
 			raw: "node: \"\"\ndevice: {name: a-very-long-name}\nlan: {interfaces: [a/b, eth0, eth0]}\n",
 			want: []string{

@@ -3,6 +3,7 @@ package lb
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,13 @@ import (
 type Options struct {
 	Queues int // how many Queues handle packets; 0: 1
 	Flows  int // limit of the flow table; 0: 4 million
+
+	// Memory tells how many bytes are free for the program, as Defence wants to
+	// know; it is called once a second. nil: not known.
+	Memory func() (free int64, ok bool)
+
+	// OnDefence is told when a defence was switched on or off; nil: nobody is.
+	OnDefence func(DefenceState)
 }
 
 const defaultFlows = 4_000_000
@@ -27,6 +35,7 @@ type Balancer struct {
 	queues  []*Queue
 	state   atomic.Pointer[snapshot] // never nil
 
+	defence defence
 	sampled time.Duration // when the rates were brought up to date; Tick's own
 
 	mu       sync.Mutex
@@ -53,6 +62,11 @@ func New(o Options) (*Balancer, error) {
 		servers:  newRegistry(),
 		accounts: map[string]*account{},
 		pathMTU:  map[netip.Addr]int{},
+		defence: defence{
+			memory: o.Memory,
+			notify: o.OnDefence,
+			random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		},
 	}
 	var err error
 	if b.table, err = newTable(o.Flows, b.servers); err != nil {
@@ -92,11 +106,18 @@ func (b *Balancer) Run(ctx context.Context, clock func() time.Duration) error {
 	}
 }
 
-// Tick frees flows that are due, and every two seconds brings the rates up to
-// date. Run calls it sixteen times a second; who has no Run calls it
+// Tick frees flows that are due, looks after the Defence every second, and
+// brings the rates up to date every two. Run calls it sixteen times a second; who has no Run calls it
 // instead, one goroutine at a time.
 func (b *Balancer) Tick(now time.Duration) {
 	b.table.Sweep(now, sweepBudget)
+	if now >= b.defence.looked+defendEvery {
+		b.defence.looked = now
+		b.defend()
+		if b.defence.entries.Load() {
+			b.dropEntries(now)
+		}
+	}
 	for n := 0; b.sampled+sampleEvery <= now; n++ {
 		b.sampled += sampleEvery
 		if n < maxSamples {

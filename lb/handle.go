@@ -98,6 +98,9 @@ func (q *Queue) notBalanced(p *packet.Packet) (packet.Verdict, packet.Reason) {
 
 // open lets the scheduler of svc choose a real server and remembers the choice.
 func (q *Queue) open(svc *service, t *packet.Tuple, hash uint64, ev event, now time.Duration) (Flow, packet.Reason) {
+	if q.b.defence.drops() {
+		return Flow{}, packet.Overload
+	}
 	for svc != nil {
 		rs := svc.pick(t, now)
 		if rs == nil {

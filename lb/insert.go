@@ -101,6 +101,7 @@ func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
 		server:   f.Server.id,
 		local:    f.Local,
 		deadline: now + f.Server.service.lifetimes[f.State],
+		filed:    oneRequest,
 		gen:      e.gen,
 	}
 	if f.Server.oneSided {

@@ -13,6 +13,7 @@ type Stats struct {
 	Services []ServiceStats
 	Total    Measured // of all services, those that were removed too
 	Flows    FlowStats
+	Defence  DefenceState
 	Lookups  Lookups
 	Reasons  [packet.NumReasons]uint64 // packets by what happened to them, dropped or not; OK is not counted
 }
@@ -23,6 +24,7 @@ type FlowStats struct {
 	Created    uint64
 	Expired    uint64 // ended by time or by a new connection in their place
 	Evicted    uint64 // given up because the table was full
+	Dropped    uint64 // ended by Defence.DropEntry
 }
 
 // Measured is what was counted, and how fast it grows.
@@ -69,6 +71,9 @@ func (b *Balancer) Stats() Stats {
 		}
 	}
 	s.Flows = b.table.stats()
+	b.defence.mu.Lock()
+	s.Defence = b.defence.state
+	b.defence.mu.Unlock()
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -125,6 +130,7 @@ func (t *Table) stats() FlowStats {
 		st.Created += s.created
 		st.Expired += s.expired
 		st.Evicted += s.evicted
+		st.Dropped += s.dropped
 		s.mu.Unlock()
 	}
 	return st

@@ -37,6 +37,7 @@ type Table struct {
 	shards []shard
 	owners []uint32     // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
 	heads  []uint32     // of all shards' timing wheels, see wheel.go
+	secure atomic.Bool  // every TCP flow follows the other table, see Policy.SecureTCP
 	live   atomic.Int64 // flows, and inserts under way; at most limit
 	arenas arenas       // of the shards' indexes
 
@@ -55,7 +56,7 @@ type entry struct {
 	local      uint32 // Flow.Local
 	deadline   uint32 // tick from which on the flow does not exist any more
 	next, prev uint32 // neighbours in the list of the wheel's slot, or the next free entry
-	filed      uint16 // the wheel's slot: class, then slot
+	filed      uint16 // the wheel's slot: class, then slot; above them what requests counts
 	gen        uint16 // counts the flows that the entry has held, to know it again
 }
 
@@ -63,6 +64,22 @@ const (
 	flagLive     = 1 << iota // holds a flow
 	flagOneSided             // the mode's real servers answer the client directly
 )
+
+const (
+	filedBits   = 12 // of entry.filed that are the wheel's
+	oneRequest  = 1 << filedBits
+	maxRequests = 1<<(16-filedBits) - 1
+)
+
+// requests is the number of packets of the client's that the flow has had, as
+// far as 15.
+func (e *entry) requests() int { return int(e.filed >> filedBits) }
+
+func (e *entry) countRequest() {
+	if e.filed < maxRequests*oneRequest {
+		e.filed += oneRequest
+	}
+}
 
 // A shard is a part of the table.
 type shard struct {
@@ -81,7 +98,8 @@ type shard struct {
 	created  uint64
 	expired  uint64
 	evicted  uint64
-	_        [40]byte
+	dropped  uint64 // by dropEntries
+	_        [32]byte
 }
 
 const (
@@ -240,6 +258,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now u
 	}
 	t.copyFlow(f, e)
 	if ev != eventPeek {
+		if d == Request {
+			e.countRequest()
+		}
 		state := e.state.next(ev, d, e.flags&flagOneSided != 0)
 		e.deadline = now + f.Server.service.lifetimes[state]
 		if state != e.state {

@@ -23,8 +23,8 @@ func (t *Table) fileLocked(s *shard, n uint32) {
 	e := &t.entries.all[n]
 	ahead := min(max(int32(e.deadline>>slotShift-s.turned), 0), wheelSlots-1)
 	slot := (s.turned + uint32(ahead)) % wheelSlots
-	e.filed = uint16(states[e.state].class)*wheelSlots + uint16(slot)
-	head := t.head(n, e.filed)
+	e.filed = e.filed>>filedBits<<filedBits | uint16(states[e.state].class)*wheelSlots + uint16(slot)
+	head := t.head(n, e)
 	e.prev, e.next = 0, *head
 	if e.next != 0 {
 		t.entries.all[e.next].prev = n
@@ -38,16 +38,16 @@ func (t *Table) unfileLocked(n uint32) {
 	if e.prev != 0 {
 		t.entries.all[e.prev].next = e.next
 	} else {
-		*t.head(n, e.filed) = e.next
+		*t.head(n, e) = e.next
 	}
 	if e.next != 0 {
 		t.entries.all[e.next].prev = e.prev
 	}
 }
 
-// head is the head of a list in the wheel of entry n's shard.
-func (t *Table) head(n uint32, filed uint16) *uint32 {
-	return &t.heads[int(t.ownerOf(n))*headsPerShard+int(filed)]
+// head is the head of the list in which entry n, which is e, is filed.
+func (t *Table) head(n uint32, e *entry) *uint32 {
+	return &t.heads[int(t.ownerOf(n))*headsPerShard+int(e.filed%(1<<filedBits))]
 }
 
 // burst is how many entries are looked at while a lock is held: some 5 µs.

@@ -27,7 +27,8 @@ var (
 	flowsDesc        = desc(Flows, "Flows in the table.")
 	flowsLimitDesc   = desc(FlowsLimit, "Most flows that the table takes.")
 	flowsCreatedDesc = desc(FlowsCreated, "Flows created.")
-	flowsExpiredDesc = desc(FlowsExpired, "Flows ended: by timeout, or evicted because the table was full.", "reason")
+	flowsExpiredDesc = desc(FlowsExpired, "Flows ended: by timeout, evicted because the table was full, or dropped by the defence drop_entry.", "reason")
+	defenceDesc      = desc(DefenceActive, "Whether a defence is on.", "defence")
 	lookupsDesc      = desc(FlowLookups, "Packets to services by how they found their flow: miss_syn may open one, miss_nonsyn belongs to a flow that this director does not have.", "result")
 	notesDesc        = desc(Notes, "Packets that the balancer noted something about, whether it dropped or answered them.", "reason")
 )
@@ -35,7 +36,7 @@ var (
 func (*balancer) Describe(ch chan<- *prometheus.Desc) {
 	describe(ch, openedDesc, packetsDesc, bytesDesc,
 		realServerStateDesc, realServerWeightDesc, realServerFlowsDesc, realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
-		flowsDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, lookupsDesc, notesDesc)
+		flowsDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, defenceDesc, lookupsDesc, notesDesc)
 }
 
 func (c *balancer) Collect(ch chan<- prometheus.Metric) {
@@ -48,6 +49,10 @@ func (c *balancer) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, flowsCreatedDesc, s.Flows.Created)
 	counter(ch, flowsExpiredDesc, s.Flows.Expired, "timeout")
 	counter(ch, flowsExpiredDesc, s.Flows.Evicted, "evicted")
+	counter(ch, flowsExpiredDesc, s.Flows.Dropped, "dropped")
+	gauge(ch, defenceDesc, oneIf(s.Defence.DropEntry), "drop_entry")
+	gauge(ch, defenceDesc, oneIf(s.Defence.DropRate > 0), "drop_packet")
+	gauge(ch, defenceDesc, oneIf(s.Defence.SecureTCP), "secure_tcp")
 	counter(ch, lookupsDesc, s.Lookups.Hit, "hit")
 	counter(ch, lookupsDesc, s.Lookups.MissSYN, "miss_syn")
 	counter(ch, lookupsDesc, s.Lookups.MissNonSYN, "miss_nonsyn")

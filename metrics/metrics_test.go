@@ -39,7 +39,8 @@ func busy() Source {
 				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
 			},
 		}},
-		Flows:   lb.FlowStats{Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35},
+		Flows:   lb.FlowStats{Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35, Dropped: 36},
+		Defence: lb.DefenceState{DropRate: 2},
 		Lookups: lb.Lookups{Hit: 41, MissSYN: 42, MissNonSYN: 43},
 	}
 	balancer.Reasons[packet.NotSYN] = 44
@@ -105,6 +106,10 @@ func TestScrape(t *testing.T) {
 		`uvs_flows_created_total 33`,
 		`uvs_flows_expired_total{reason="timeout"} 34`,
 		`uvs_flows_expired_total{reason="evicted"} 35`,
+		`uvs_flows_expired_total{reason="dropped"} 36`,
+		`uvs_defence_active{defence="drop_entry"} 0`,
+		`uvs_defence_active{defence="drop_packet"} 1`,
+		`uvs_defence_active{defence="secure_tcp"} 0`,
 		`uvs_flow_lookups_total{result="hit"} 41`,
 		`uvs_flow_lookups_total{result="miss_syn"} 42`,
 		`uvs_flow_lookups_total{result="miss_nonsyn"} 43`,

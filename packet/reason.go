@@ -32,6 +32,7 @@ const (
 	QueueFull               // the short queue of an unresolved neighbour is full
 	SendFailed              // the kernel did not take the packet
 	BadTunnel               // a tunnel packet with an impossible header, checksum or congestion mark
+	Overload                // would have opened a flow while the defence drops a part of those
 	RateLimited             // an answer of our own was not sent, to keep the limit of such answers
 	numReasons
 )
@@ -43,7 +44,7 @@ var reasonNames = [NumReasons]string{
 	"ok", "truncated", "bad_version", "bad_header", "bad_ip_checksum", "bad_checksum", "bad_source", "too_many_headers",
 	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "no_service", "no_real_server",
 	"no_port", "table_full", "not_syn", "too_big", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
-	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "rate_limited",
+	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "overload", "rate_limited",
 }
 
 // String is the value of the metric's label reason.

@@ -17,6 +17,7 @@ import (
 // A plan is what a configuration asks of the balancer and of the host.
 type plan struct {
 	balance lb.Config
+	defence lb.Defence
 	host    host.Desired
 	vips    []netip.Addr // in the order of the configuration, none twice
 	servers []netip.Addr // RIPs, likewise
@@ -28,6 +29,7 @@ type plan struct {
 func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, error)) (*plan, error) {
 	p := &plan{
 		balance: lb.Config{Locals: cfg.Addresses.FullNATPool},
+		defence: defence(cfg),
 		host: host.Desired{
 			LIPs: cfg.Addresses.FullNATPool,
 			LAN:  host.LAN{Announce: cfg.LAN.Announce == config.AnnounceAuto, Interfaces: cfg.LAN.Interfaces},
@@ -104,6 +106,24 @@ var removed = map[config.Removed]lb.Removed{
 	config.RemovedKeep:       lb.RemovedKeep,
 	config.RemovedReschedule: lb.RemovedReschedule,
 	config.RemovedReset:      lb.RemovedReset,
+}
+
+var defenceModes = map[config.DefenceMode]lb.DefenceMode{
+	config.DefenceOff:    lb.DefenceOff,
+	config.DefenceAuto:   lb.DefenceAuto,
+	config.DefenceAlways: lb.DefenceAlways,
+}
+
+func defence(cfg *config.Config) lb.Defence {
+	d := cfg.Defence
+	return lb.Defence{
+		DropEntry:  defenceModes[d.DropEntry],
+		DropPacket: defenceModes[d.DropPacket],
+		SecureTCP:  defenceModes[d.SecureTCP],
+		DropRate:   d.DropRate,
+		FreeFlows:  max(1, cfg.Limits.Flows*d.FreeFlows/100),
+		FreeMemory: int64(d.FreeMemory) << 20,
+	}
 }
 
 func policy(p *config.Policy) lb.Policy {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/stack/host"
 )
@@ -94,6 +95,18 @@ services: [{name: a, mode: fullnat, listen: ["203.0.113.10:80/tcp"], real_server
 				t.Errorf("real servers %v, want %v", p.servers, tt.servers)
 			}
 		})
+	}
+}
+
+func TestPlanOfTheDefence(t *testing.T) {
+	for raw, want := range map[string]lb.Defence{
+		"limits: {flows: 1000}": {DropRate: 10, FreeFlows: 100, FreeMemory: 64 << 20},
+		"limits: {flows: 5}\ndefence: {drop_entry: auto, drop_packet: always, secure_tcp: auto, drop_rate: 4, free_memory: 1}": {
+			DropEntry: lb.DefenceAuto, DropPacket: lb.DefenceAlways, SecureTCP: lb.DefenceAuto, DropRate: 4, FreeFlows: 1, FreeMemory: 1 << 20},
+	} {
+		if got := defence(parse(t, raw)); got != want {
+			t.Errorf("%s: %+v, want %+v", raw, got, want)
+		}
 	}
 }
 

@@ -26,7 +26,12 @@ func (d *director) state() admin.State {
 		Warnings: d.warnings,
 		Flows: admin.FlowState{
 			Now: balance.Flows.Now, Limit: balance.Flows.Limit,
-			Created: balance.Flows.Created, Expired: balance.Flows.Expired, Evicted: balance.Flows.Evicted,
+			Created: balance.Flows.Created, Expired: balance.Flows.Expired,
+			Evicted: balance.Flows.Evicted, Dropped: balance.Flows.Dropped,
+		},
+		Defence: admin.DefenceState{
+			DropEntry: balance.Defence.DropEntry, DropPacket: balance.Defence.DropRate, SecureTCP: balance.Defence.SecureTCP,
+			FewFlows: balance.Defence.FewFlows, LowMemory: balance.Defence.LowMemory,
 		},
 		Lookups:  admin.LookupState{Hit: balance.Lookups.Hit, MissSYN: balance.Lookups.MissSYN, MissNonSYN: balance.Lookups.MissNonSYN},
 		Packets:  packetState(total),

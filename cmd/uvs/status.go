@@ -69,6 +69,9 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 	}
 	fmt.Fprintf(t, "device\t%s, %d queues, offloads %s, egress %s\n", s.Device.Name, s.Device.Queues, s.Device.Offloads, s.Device.Egress)
 	fmt.Fprintf(t, "flows\t%d of %d; %d created, %d expired, %d evicted\n", s.Flows.Now, s.Flows.Limit, s.Flows.Created, s.Flows.Expired, s.Flows.Evicted)
+	if on := defences(&s.Defence); on != "" {
+		fmt.Fprintf(t, "defence\t%s; %d flows dropped\n", on, s.Flows.Dropped)
+	}
 	r := &s.Total.Rates
 	fmt.Fprintf(t, "per second\t%d flows; %d packets and %d bytes in, %d and %d out\n",
 		r.FlowsOpened, r.Requests.Packets, r.Requests.Bytes, r.Replies.Packets, r.Replies.Bytes)
@@ -99,4 +102,26 @@ func printService(t *tabwriter.Writer, s *admin.ServiceState) {
 			rs.ActiveFlows, rs.InactiveFlows, rs.FlowsOpened, rs.Requests.Packets, rs.Requests.Bytes, rs.Replies.Packets, rs.Replies.Bytes,
 			rs.Rates.FlowsOpened, rs.Rates.Requests.Packets, rs.Rates.Replies.Packets)
 	}
+}
+
+// defences names those that are on, and why.
+func defences(d *admin.DefenceState) string {
+	var on []string
+	if d.DropEntry {
+		on = append(on, "drop_entry")
+	}
+	if d.DropPacket > 0 {
+		on = append(on, fmt.Sprintf("drop_packet 1 in %d", d.DropPacket))
+	}
+	if d.SecureTCP {
+		on = append(on, "secure_tcp")
+	}
+	s := strings.Join(on, ", ")
+	if s != "" && d.FewFlows {
+		s += "; the flow table is nearly full"
+	}
+	if s != "" && d.LowMemory {
+		s += "; memory is low"
+	}
+	return s
 }

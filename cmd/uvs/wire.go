@@ -92,7 +92,9 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	}
 	d.onClose(d.closeHost)
 
-	if d.balancer, err = lb.New(lb.Options{Queues: queues, Flows: cfg.Limits.Flows}); err != nil {
+	if d.balancer, err = lb.New(lb.Options{
+		Queues: queues, Flows: cfg.Limits.Flows, Memory: host.FreeMemory, OnDefence: d.defended,
+	}); err != nil {
 		return nil, err
 	}
 	d.onClose(func() error { d.balancer.Close(); return nil })
@@ -192,7 +194,16 @@ func (d *director) balance(p *plan) error {
 	if err := d.balancer.Apply(p.balance); err != nil {
 		return err
 	}
+	if err := d.balancer.SetDefence(p.defence); err != nil {
+		return err
+	}
 	return d.road.SetVIPs(p.vips)
+}
+
+// defended logs that a defence was switched on or off.
+func (d *director) defended(s lb.DefenceState) {
+	d.log.Warn("a defence was switched", "drop_entry", s.DropEntry, "drop_packet", s.DropRate, "secure_tcp", s.SecureTCP,
+		"few_flows", s.FewFlows, "low_memory", s.LowMemory)
 }
 
 // steer asks the host to send p's packets to the device. What the host does
