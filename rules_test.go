@@ -33,6 +33,7 @@ var imports = map[string][]string{
 	"lb":                {"packet"},
 	"lb/sched":          {"packet", "lb"},
 	"modes":             {"packet", "lb"},
+	"bgp":               {},
 	"config":            {},
 	"metrics":           {"packet", "lb", "stack"},
 	"admin":             {},
@@ -54,6 +55,8 @@ var owners = map[string][]string{
 	"github.com/spf13/viper":              {"config"},
 	"github.com/go-viper/mapstructure":    {"config"},
 	"github.com/prometheus/client_golang": {"metrics"},
+	"github.com/osrg/gobgp":               {"bgp"},
+	"google.golang.org/protobuf":          {"bgp"}, // GoBGP's API
 	"github.com/spf13/cobra":              {"cmd/uvs"},
 	"github.com/google/nftables":          {"stack/host"},
 	"github.com/vishvananda/netlink":      {"stack/host", "stack/fastlane", "realserver", "integration/lab"},

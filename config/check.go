@@ -22,6 +22,7 @@ func (fs *faults) check(o Options) {
 	fs.checkDefence()
 	fs.checkAdmin()
 	fs.checkServices(o)
+	fs.checkBGP()
 }
 
 const (

@@ -32,6 +32,7 @@ type Config struct {
 	Policy    Policy    `mapstructure:"policy"`
 	Defence   Defence   `mapstructure:"defence"`
 	Admin     Admin     `mapstructure:"admin"`
+	BGP       BGP       `mapstructure:"bgp"`
 	Services  []Service `mapstructure:"services"`
 }
 
@@ -149,5 +150,6 @@ func Default() Config {
 			Socket: "/run/uvs/uvs.sock",
 			Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 9740),
 		},
+		BGP: BGP{ListenPort: -1},
 	}
 }

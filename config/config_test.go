@@ -34,6 +34,21 @@ policy:
   reset_expired: true
   clamp_mss: 1400
 admin: {socket: /tmp/uvs.sock, listen: "[::1]:9999"}
+bgp:
+  as: 65011
+  router_id: 192.0.2.1
+  listen_port: 1179
+  graceful_restart: 2m
+  communities: [site, no-export]
+  community_names: [{name: site, value: "65011:1:2"}]
+  local_preference: 200
+  med: 10
+  prepend: 1
+  aggregates: [{prefix: 203.0.113.0/24, only: true}]
+  peers:
+    - {address: 192.0.2.9, as: 65000, local_address: 192.0.2.1, port: 1790, password: s3cret, passive: true, multihop: 3, ttl_security: true,
+       hold_time: 30s, connect_retry: 10s, families: [ipv6, ipv4], next_hop_ipv4: 192.0.2.2, next_hop_ipv6: "2001:db8::2", add_path: true, max_received: 5}
+    - {interface: eth0, as: 65001}
 services:
   - name: web
     listen: ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"]
@@ -45,6 +60,7 @@ services:
     tunnel: {type: gue, port: 6081, checksum: true}
     on_no_server: reset
     announce: false
+    bgp: {communities: ["65011:9"], local_preference: 300, med: 20, prepend: 2, peers: [eth0]}
     health: {type: none}
     timeouts: {tcp: 5s}
     policy: {sloppy: false, reuse: 0, removed: reset, drain: 0s, clamp_mss: 0}
@@ -62,6 +78,36 @@ timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m"}
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
+[bgp]
+as = 65011
+router_id = "192.0.2.1"
+listen_port = 1179
+graceful_restart = "2m"
+communities = ["site", "no-export"]
+community_names = [{name = "site", value = "65011:1:2"}]
+local_preference = 200
+med = 10
+prepend = 1
+aggregates = [{prefix = "203.0.113.0/24", only = true}]
+[[bgp.peers]]
+address = "192.0.2.9"
+as = 65000
+local_address = "192.0.2.1"
+port = 1790
+password = "s3cret"
+passive = true
+multihop = 3
+ttl_security = true
+hold_time = "30s"
+connect_retry = "10s"
+families = ["ipv6", "ipv4"]
+next_hop_ipv4 = "192.0.2.2"
+next_hop_ipv6 = "2001:db8::2"
+add_path = true
+max_received = 5
+[[bgp.peers]]
+interface = "eth0"
+as = 65001
 [addresses]
 tunnel_source = ["192.0.2.11", "2001:db8::11"]
 fullnat_pool = ["198.51.100.0/29", "2001:db8:f::/124"]
@@ -76,6 +122,7 @@ maglev = {slots = 251, fields = ["src", "src_port"], key = "secret", max_load = 
 tunnel = {type = "gue", port = 6081, checksum = true}
 on_no_server = "reset"
 announce = false
+bgp = {communities = ["65011:9"], local_preference = 300, med = 20, prepend = 2, peers = ["eth0"]}
 health = {type = "none"}
 timeouts = {tcp = "5s"}
 policy = {sloppy = false, reuse = 0, removed = "reset", drain = "0s", clamp_mss = 0}
@@ -93,13 +140,21 @@ const fullJSON = `{
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
   "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
+"bgp": {"as": 65011, "router_id": "192.0.2.1", "listen_port": 1179, "graceful_restart": "2m",
+  "communities": ["site", "no-export"], "community_names": [{"name": "site", "value": "65011:1:2"}],
+  "local_preference": 200, "med": 10, "prepend": 1, "aggregates": [{"prefix": "203.0.113.0/24", "only": true}],
+  "peers": [{"address": "192.0.2.9", "as": 65000, "local_address": "192.0.2.1", "port": 1790, "password": "s3cret",
+    "passive": true, "multihop": 3, "ttl_security": true, "hold_time": "30s", "connect_retry": "10s", "families": ["ipv6", "ipv4"],
+    "next_hop_ipv4": "192.0.2.2", "next_hop_ipv6": "2001:db8::2", "add_path": true, "max_received": 5},
+    {"interface": "eth0", "as": 65001}]},
 "services": [{
   "name": "web",
   "listen": ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"],
   "mode": "tun", "scheduler": "maglev", "scheduler_flags": ["flag-3"], "slow_start": "30s",
   "maglev": {"slots": 251, "fields": ["src", "src_port"], "key": "secret", "max_load": 125},
   "tunnel": {"type": "gue", "port": 6081, "checksum": true},
-  "on_no_server": "reset", "announce": false, "health": {"type": "none"},
+  "on_no_server": "reset", "announce": false,
+  "bgp": {"communities": ["65011:9"], "local_preference": 300, "med": 20, "prepend": 2, "peers": ["eth0"]}, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
   "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "drain": "0s", "clamp_mss": 0},
   "real_servers": [{"address": "192.0.2.21", "weight": 0}, {"address": "2001:db8::22", "mode": "dr"}]
@@ -122,6 +177,21 @@ var fullConfig = &Config{
 		AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(1400),
 	},
 	Admin: Admin{Socket: "/tmp/uvs.sock", Listen: netip.MustParseAddrPort("[::1]:9999")},
+	BGP: BGP{
+		AS: 65011, RouterID: netip.MustParseAddr("192.0.2.1"), ListenPort: 1179, GracefulRestart: Restart(2 * time.Minute),
+		Communities: []string{"site", "no-export"}, CommunityNames: []CommunityName{{Name: "site", Value: "65011:1:2"}},
+		LocalPreference: 200, MED: 10, Prepend: 1,
+		Aggregates: []Aggregate{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Only: true}},
+		Peers: []Peer{{
+			Address: netip.MustParseAddr("192.0.2.9"), AS: 65000, LocalAddress: netip.MustParseAddr("192.0.2.1"), Port: 1790,
+			Password: "s3cret", Passive: true, Multihop: 3, TTLSecurity: true, HoldTime: 30 * time.Second, ConnectRetry: 10 * time.Second,
+			Families: []Family{IPv6, IPv4}, NextHop4: netip.MustParseAddr("192.0.2.2"), NextHop6: netip.MustParseAddr("2001:db8::2"),
+			AddPath: true, MaxReceived: 5,
+		}, {
+			Interface: "eth0", AS: 65001, Port: 179, HoldTime: 9 * time.Second, ConnectRetry: 5 * time.Second,
+			Families: []Family{IPv4, IPv6}, MaxReceived: 100_000,
+		}},
+	},
 	Services: []Service{{
 		Name: "web",
 		Listen: []Listen{
@@ -132,7 +202,8 @@ var fullConfig = &Config{
 		Mode: TUN, Scheduler: "maglev", SchedulerFlags: []string{"flag-3"}, SlowStart: 30 * time.Second,
 		Maglev:     Maglev{Slots: 251, Fields: []string{"src", "src_port"}, Key: "secret", MaxLoad: 125},
 		Tunnel:     Tunnel{Type: GUE, Port: 6081, Checksum: true},
-		OnNoServer: AnswerReset, Announce: false, Health: Health{Type: "none"},
+		OnNoServer: AnswerReset,
+		BGP:        ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"},
 		Timeouts: Timeouts{TCP: 5 * time.Second, TCPFIN: 30 * time.Second, UDP: time.Minute},
 		Policy: Policy{
 			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset),

@@ -101,7 +101,6 @@ func emptyKeys(v *viper.Viper) []string {
 // a message of their own rather than ignored: whoever writes one counts on
 // what it does.
 var laterKeys = map[string]bool{
-	"bgp":                                 true,
 	"services[].persistence":              true,
 	"services[].quorum":                   true,
 	"services[].sorry_server":             true,
@@ -132,8 +131,10 @@ var (
 	addrPortType   = reflect.TypeFor[netip.AddrPort]()
 	durationType   = reflect.TypeFor[time.Duration]()
 	listenType     = reflect.TypeFor[Listen]()
+	peerType       = reflect.TypeFor[Peer]()
 	prefixType     = reflect.TypeFor[netip.Prefix]()
 	queuesType     = reflect.TypeFor[Queues]()
+	restartType    = reflect.TypeFor[Restart]()
 	realServerType = reflect.TypeFor[RealServer]()
 	serviceType    = reflect.TypeFor[Service]()
 )
@@ -161,6 +162,15 @@ func convert(from, to reflect.Value) (any, error) {
 		d, err := time.ParseDuration(from.String())
 		if err != nil {
 			return nil, fmt.Errorf("%q is not a duration such as 30s, 1m30s or 500ms", from.String())
+		}
+		return d, nil
+	case restartType:
+		if from.Kind() == reflect.String && from.String() == "off" {
+			return time.Duration(0), nil
+		}
+		d, err := convert(from, reflect.ValueOf(time.Duration(0)))
+		if err != nil {
+			return nil, fmt.Errorf(`must be "off" or a duration with its unit, such as 120s, is %v`, describe(from))
 		}
 		return d, nil
 	case queuesType:
@@ -254,6 +264,12 @@ var listDefaults = map[reflect.Type]map[string]any{
 		"announce":     true,
 	},
 	realServerType: {"weight": 1},
+	peerType: {
+		"port":          179,
+		"hold_time":     "9s",
+		"connect_retry": "5s",
+		"max_received":  100_000,
+	},
 }
 
 // wholeNumber accepts the forms that the three formats give a number: int

@@ -28,7 +28,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	for key := range settableKeys() {
 		documented(key)
 	}
-	for _, section := range []reflect.Type{serviceType, realServerType} {
+	for _, section := range []reflect.Type{serviceType, realServerType, peerType} {
 		for i := range section.NumField() {
 			key := section.Field(i).Tag.Get("mapstructure")
 			switch {

@@ -21,6 +21,7 @@ type Service struct {
 	Tunnel         Tunnel        `mapstructure:"tunnel"`
 	OnNoServer     OnNoServer    `mapstructure:"on_no_server"`
 	Announce       bool          `mapstructure:"announce"`
+	BGP            ServiceBGP    `mapstructure:"bgp"`
 	Health         Health        `mapstructure:"health"`
 	Timeouts       Timeouts      `mapstructure:"timeouts"` // after Parse each is set: the file's, unless set here
 	Policy         Policy        `mapstructure:"policy"`   // likewise

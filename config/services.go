@@ -29,6 +29,7 @@ func (fs *faults) inherit() {
 		s.Timeouts.inherit(fs.cfg.Timeouts)
 		s.Policy.inherit(&fs.cfg.Policy)
 	}
+	fs.inheritBGP()
 }
 
 // inherit replaces a section that is not there; one that is there counts as

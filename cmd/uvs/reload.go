@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"time"
 
 	"github.com/uvs-project/uvs/config"
@@ -45,9 +46,9 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 		return errors.Join(err, d.balance(d.plan), d.steer(ctx, d.plan))
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.cfg, d.plan, d.loaded = cfg, p, time.Now()
-	return nil
+	d.mu.Unlock()
+	return d.announce(ctx)
 }
 
 // keepReplies goes on steering the replies of nat's real servers that were
@@ -81,12 +82,20 @@ func unchangeable(old, now *config.Config) error {
 		{"device", old.Device != now.Device},
 		{"limits", old.Limits != now.Limits},
 		{"admin", old.Admin != now.Admin},
+		{"bgp", !reflect.DeepEqual(sessions(old.BGP), sessions(now.BGP))},
 	} {
 		if k.changed {
 			errs = append(errs, fmt.Errorf("%s: cannot change while uvs runs; restart it", k.key))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sessions is a section bgp without what routes it asks for.
+func sessions(b config.BGP) config.BGP {
+	b.Communities, b.CommunityNames, b.Aggregates = nil, nil, nil
+	b.LocalPreference, b.MED, b.Prepend = 0, 0, 0
+	return b
 }
 
 // reloaded notes how a reload ended.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/metrics"
@@ -31,6 +32,7 @@ import (
 //  4. the balancer with its services, the road with its VIPs
 //  5. the goroutines
 //  6. the steering of VIPs, LIPs and replies into the device
+//  7. the announcement of VIPs to routers
 type director struct {
 	file    string
 	log     *slog.Logger
@@ -41,6 +43,7 @@ type director struct {
 	host     *host.Host
 	balancer *lb.Balancer
 	road     *stack.Road
+	speaker  *bgp.Speaker // nil: no section bgp
 
 	carrying   atomic.Bool    // packets are carried
 	undo       []func() error // what close does, the last first
@@ -109,6 +112,9 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 		return nil, err
 	}
 	d.onClose(d.road.Close)
+	if d.speaker, err = newSpeaker(cfg, log); err != nil {
+		return nil, err
+	}
 	return d, d.balance(d.plan)
 }
 
@@ -149,10 +155,17 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 	d.log.Info("carrying packets", "device", d.tun.Name(), "queues", len(d.tun.Queues()), "offloads", d.tun.Offloads(),
 		"services", len(d.cfg.Services), "version", versionString())
 	d.carrying.Store(true)
-	d.onClose(startParts(ctx, cancel, []part{
+	last := []part{
 		{"routes", d.followRoutes},
 		{"reload", func(ctx context.Context) error { return d.reloadOn(ctx, hup, load) }},
-	}).stop)
+	}
+	if d.speaker != nil {
+		if err := d.announce(ctx); err != nil {
+			return errors.Join(err, d.close())
+		}
+		last = append(last, part{"bgp", d.speaker.Run})
+	}
+	d.onClose(startParts(ctx, cancel, last).stop)
 
 	<-ctx.Done()
 	d.carrying.Store(false)

@@ -1,0 +1,118 @@
+// Package bgp announces VIPs to routers.
+//
+// A [Speaker] holds one BGP session to each of its [Peer]s and tells them the
+// routes that it is given:
+//
+//	Announce(ctx, all routes) ──► what changed ──► the local table ──► export
+//	                                                per peer: is it chosen,
+//	                                                next hop ──► UPDATE
+//
+// What is to be announced goes in whole, never as single additions and
+// removals; the Speaker finds the difference. It takes no routes from its
+// peers: they are refused and counted.
+//
+// GoBGP speaks the protocol, in this process and without its API port. This
+// package is its only importer.
+package bgp
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// Options say who the speaker is and whom it talks to.
+type Options struct {
+	AS       uint32
+	RouterID netip.Addr // an IPv4 address, by which peers tell speakers apart
+
+	// ListenPort takes sessions that peers open. Zero: none, the speaker
+	// connects to all.
+	ListenPort int
+
+	// GracefulRestart is how long peers keep routes to us after the session
+	// is lost. Zero: not at all, they go at once.
+	GracefulRestart time.Duration
+
+	Peers []Peer
+	Log   *slog.Logger // nil: slog.Default
+}
+
+// A Peer is a router that the speaker has a session with.
+type Peer struct {
+	Name string // how routes and the statistics call it; no two have the same
+
+	Address   netip.Addr // with a zone where it is link-local
+	Interface string     // instead of an address: the one router on that link
+
+	AS           uint32
+	LocalAddress netip.Addr // of the session; zero: as the host routes
+	Port         uint16     // zero: 179
+	Password     string     // TCP MD5 (RFC 2385); empty: none
+	Passive      bool       // waits until the peer connects
+
+	// Multihop is how many hops away an eBGP peer may be. Zero: it is on the
+	// same link. An iBGP peer may be anywhere.
+	Multihop int
+
+	// TTLSecurity drops packets that came over more hops than Multihop, or
+	// any where that is zero (GTSM, RFC 5082). The peer must send with TTL 255.
+	TTLSecurity bool
+
+	HoldTime     time.Duration // whole seconds, 3 or more; a third of it is the time between keepalives
+	ConnectRetry time.Duration // between attempts to connect
+
+	IPv4, IPv6 bool // the families of the routes that it gets, at least one
+
+	// NextHop4 and NextHop6 are where it sends the packets of each family.
+	// Zero: the local address of the session. That of an IPv6 session does for
+	// IPv4 routes too (RFC 8950); that of an IPv4 session not for IPv6 ones.
+	NextHop4, NextHop6 netip.Addr
+
+	// AddPath sends routes with path identifiers (RFC 7911).
+	AddPath bool
+
+	// MaxReceived is how many routes it may send, per family, before the
+	// session is closed: they are refused, but need memory. Zero: no limit.
+	MaxReceived int
+}
+
+// key is how GoBGP and this package call the peer.
+func (p *Peer) key() string { return p.Address.String() }
+
+// Carries says whether the peer gets routes of a family.
+func (p *Peer) carries(a netip.Addr) bool {
+	if a.Is4() {
+		return p.IPv4
+	}
+	return p.IPv6
+}
+
+// check finds what no speaker can do.
+func (o *Options) check() error {
+	var errs []error
+	if !o.RouterID.Is4() || o.RouterID.IsUnspecified() {
+		errs = append(errs, fmt.Errorf("bgp: router ID %v is not an IPv4 address", o.RouterID))
+	}
+	if o.AS == 0 {
+		errs = append(errs, errors.New("bgp: AS 0"))
+	}
+	seen := map[netip.Addr]bool{}
+	for i := range o.Peers {
+		p := &o.Peers[i]
+		switch {
+		case !p.Address.IsValid() || p.Address.Is4In6():
+			errs = append(errs, fmt.Errorf("bgp: peer %d: no address", i))
+		case seen[p.Address]:
+			errs = append(errs, fmt.Errorf("bgp: peer %v: there twice", p.Address))
+		case p.Passive && o.ListenPort <= 0:
+			errs = append(errs, fmt.Errorf("bgp: peer %v: passive, and nothing listens", p.Address))
+		case p.IPv6 && p.Address.Is4() && !p.NextHop6.IsValid():
+			errs = append(errs, fmt.Errorf("bgp: peer %v: IPv6 routes over an IPv4 session need a next hop", p.Address))
+		}
+		seen[p.Address] = true
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,186 @@
+package bgp
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+// State is where a session stands (RFC 4271 section 8.2.2).
+type State string
+
+// The states. GoBGP has no Connect: it stays Active while it connects.
+const (
+	Idle        State = "idle"
+	Active      State = "active"
+	OpenSent    State = "opensent"
+	OpenConfirm State = "openconfirm"
+	Established State = "established"
+)
+
+// States lists them all in the order of a session's way up.
+var States = []State{Idle, Active, OpenSent, OpenConfirm, Established}
+
+// Stats is what a speaker does.
+type Stats struct {
+	Routes int // that are announced, to whomever
+	Peers  []PeerStats
+}
+
+// PeerStats is one session. Counters never go down.
+type PeerStats struct {
+	Peer      string // its name
+	AS        uint32
+	State     State
+	Since     time.Time // of the state Established, or of its end
+	Ups       uint64    // how often the session was established
+	Downs     uint64    // and how often it ended
+	Announced int       // routes that the peer has from us; 0 unless established
+	Refused   uint64    // routes that it sent and that are refused; 0 unless established
+	LastError string    // why there is no session, or why there was none; empty since the start
+}
+
+// peerTable is what is known of the sessions.
+type peerTable struct {
+	mu    sync.Mutex
+	peers map[string]*peerState // by Peer.key; the map itself never changes
+}
+
+// peerState is one peer's; guarded by the table's mu.
+type peerState struct {
+	PeerStats
+	password bool
+	cause    string // of the end of the session that is established; empty while it lives
+	said     string // the error that was logged last, since the session's end
+}
+
+func newPeerTable(o *Options) *peerTable {
+	t := &peerTable{peers: map[string]*peerState{}}
+	for i := range o.Peers {
+		p := &o.Peers[i]
+		t.peers[p.key()] = &peerState{
+			PeerStats: PeerStats{Peer: p.Name, AS: p.AS, State: Idle, Since: time.Now()},
+			password:  p.Password != "",
+		}
+	}
+	return t
+}
+
+func (t *peerTable) anyUp() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.peers {
+		if p.State == Established {
+			return true
+		}
+	}
+	return false
+}
+
+var states = map[api.PeerState_SessionState]State{
+	api.PeerState_IDLE: Idle, api.PeerState_CONNECT: Active, api.PeerState_ACTIVE: Active,
+	api.PeerState_OPENSENT: OpenSent, api.PeerState_OPENCONFIRM: OpenConfirm, api.PeerState_ESTABLISHED: Established,
+}
+
+// event follows the sessions' states.
+func (t *peerTable) event(log *slog.Logger) func(*api.WatchEventResponse) {
+	return func(r *api.WatchEventResponse) {
+		e := r.GetPeer()
+		if e == nil || e.Type != api.WatchEventResponse_PeerEvent_STATE {
+			return
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		p := t.peers[e.Peer.State.NeighborAddress]
+		state, known := states[e.Peer.State.SessionState]
+		if p == nil || !known {
+			return
+		}
+		was := p.State
+		p.State = state
+		switch {
+		case state == Established && was != Established:
+			p.Since, p.cause, p.said = time.Now(), "", ""
+			p.Ups++
+			log.Info("BGP session established", "peer", p.Peer, "as", p.AS)
+		case was == Established && state != Established:
+			p.Since, p.said = time.Now(), p.cause
+			p.Downs++
+			log.Warn("BGP session lost", "peer", p.Peer, "as", p.AS, "reason", p.cause)
+		}
+	}
+}
+
+// failed notes why a peer has no session. It is logged when it is news.
+func (t *peerTable) failed(log *slog.Logger, key, why string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[key]
+	if p == nil {
+		return
+	}
+	if p.password && strings.Contains(why, "i/o timeout") {
+		why += " (a peer with another password, or none, looks the same)"
+	}
+	p.LastError, p.cause = why, why
+	if p.State == Established || p.said == why {
+		return // the end of the session says it, or it was said
+	}
+	p.said = why
+	log.Warn("no BGP session", "peer", p.Peer, "as", p.AS, "reason", why)
+}
+
+// broke notes why a session ended, unless a better reason is known.
+func (t *peerTable) broke(key, why string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[key]; p != nil && p.cause == "" {
+		p.LastError, p.cause = why, why
+	}
+}
+
+// Stats is what the speaker does now. It may be called at any time.
+func (s *Speaker) Stats() Stats {
+	refused := s.refused()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{Routes: len(s.announced)}
+	s.peers.mu.Lock()
+	defer s.peers.mu.Unlock()
+	for i := range s.options.Peers {
+		p := &s.options.Peers[i]
+		ps := s.peers.peers[p.key()].PeerStats
+		if ps.State == Established {
+			ps.Refused = refused[p.key()]
+			for _, r := range s.announced {
+				if r.goesTo(p) {
+					ps.Announced++
+				}
+			}
+		}
+		st.Peers = append(st.Peers, ps)
+	}
+	return st
+}
+
+// refused asks GoBGP how many routes each peer has sent.
+func (s *Speaker) refused() map[string]uint64 {
+	s.mu.Lock()
+	running := s.running
+	s.mu.Unlock()
+	n := map[string]uint64{}
+	if !running {
+		return n
+	}
+	// It fails only where no speaker runs.
+	_ = s.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
+		for _, af := range p.AfiSafis {
+			n[p.State.NeighborAddress] += af.State.GetReceived()
+		}
+	})
+	return n
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/uvs-project/uvs/bgp"
+	"github.com/uvs-project/uvs/config"
+)
+
+// announce makes what the configuration in force wants announced what is
+// announced.
+func (d *director) announce(ctx context.Context) error {
+	if d.speaker == nil {
+		return nil
+	}
+	d.mu.Lock()
+	cfg := d.cfg
+	d.mu.Unlock()
+	routes, err := announcements(cfg)
+	if err != nil {
+		return err
+	}
+	return d.speaker.Announce(ctx, routes)
+}
+
+// announcements are the routes of a director that carries packets: every VIP
+// of a service that wants it announced, and the aggregates of these.
+func announcements(cfg *config.Config) ([]bgp.Route, error) {
+	var routes []bgp.Route
+	var errs []error
+	seen := map[netip.Addr]bool{}
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
+		if !s.Announce {
+			continue
+		}
+		for _, l := range s.Listen {
+			if seen[l.Addr] {
+				continue
+			}
+			seen[l.Addr] = true
+			r, err := route(cfg, netip.PrefixFrom(l.Addr, l.Addr.BitLen()), s.BGP)
+			errs = append(errs, err)
+			if !onlyAggregated(cfg, l.Addr) {
+				routes = append(routes, r)
+			}
+		}
+	}
+	for _, a := range cfg.BGP.Aggregates {
+		for vip := range seen {
+			if a.Prefix.Contains(vip) {
+				r, err := route(cfg, a.Prefix, config.ServiceBGP{
+					LocalPreference: cfg.BGP.LocalPreference, MED: cfg.BGP.MED, Prepend: cfg.BGP.Prepend,
+				})
+				errs = append(errs, err)
+				routes = append(routes, r)
+				break
+			}
+		}
+	}
+	return routes, errors.Join(errs...)
+}
+
+// onlyAggregated says whether a VIP is announced by nothing but a network
+// that it lies in.
+func onlyAggregated(cfg *config.Config, vip netip.Addr) bool {
+	for _, a := range cfg.BGP.Aggregates {
+		if a.Only && a.Prefix.Contains(vip) {
+			return true
+		}
+	}
+	return false
+}
+
+// route is a prefix with its attributes.
+func route(cfg *config.Config, prefix netip.Prefix, s config.ServiceBGP) (bgp.Route, error) {
+	r := bgp.Route{Prefix: prefix, Prepend: s.Prepend, LocalPref: unlessZero(s.LocalPreference), MED: unlessZero(s.MED)}
+	for _, list := range [][]string{cfg.BGP.Communities, s.Communities} {
+		standard, large, err := cfg.Communities(list)
+		if err != nil {
+			return r, fmt.Errorf("%v: %w", prefix, err)
+		}
+		for _, c := range standard {
+			r.Communities = append(r.Communities, bgp.Community(c))
+		}
+		for _, c := range large {
+			r.LargeCommunities = append(r.LargeCommunities, bgp.LargeCommunity(c))
+		}
+	}
+	for i := range cfg.BGP.Peers {
+		for _, name := range s.Peers {
+			if cfg.BGP.Peers[i].Name() == name {
+				r.Peers = append(r.Peers, name)
+			}
+		}
+	}
+	return r, nil
+}
+
+func unlessZero(n int) *uint32 {
+	if n == 0 {
+		return nil
+	}
+	v := uint32(n)
+	return &v
+}
+
+// newSpeaker is the BGP speaker of cfg, nil where it has none.
+func newSpeaker(cfg *config.Config, log *slog.Logger) (*bgp.Speaker, error) {
+	if cfg.BGP.AS == 0 {
+		return nil, nil
+	}
+	o := bgp.Options{
+		AS: uint32(cfg.BGP.AS), RouterID: cfg.BGP.RouterID, ListenPort: cfg.BGP.ListenPort,
+		GracefulRestart: time.Duration(cfg.BGP.GracefulRestart), Log: log,
+	}
+	own, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	for i := range cfg.BGP.Peers {
+		p := &cfg.BGP.Peers[i]
+		if own[p.Address] {
+			return nil, fmt.Errorf("bgp.peers[%d].address: %v is an address of this host: the peer is ourselves", i, p.Address)
+		}
+		peer := bgp.Peer{
+			Name: p.Name(), Address: p.Address, Interface: p.Interface, AS: uint32(p.AS), LocalAddress: p.LocalAddress,
+			Port: uint16(p.Port), Password: p.Password, Passive: p.Passive, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity,
+			HoldTime: p.HoldTime, ConnectRetry: p.ConnectRetry, NextHop4: p.NextHop4, NextHop6: p.NextHop6,
+			AddPath: p.AddPath, MaxReceived: p.MaxReceived,
+		}
+		for _, f := range p.Families {
+			peer.IPv4 = peer.IPv4 || f == config.IPv4
+			peer.IPv6 = peer.IPv6 || f == config.IPv6
+		}
+		o.Peers = append(o.Peers, peer)
+	}
+	return bgp.New(o)
+}
+
+// ownAddresses are the addresses of this host.
+func ownAddresses() (map[netip.Addr]bool, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of this host: %w", err)
+	}
+	own := map[netip.Addr]bool{}
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				own[ip.Unmap()] = true
+			}
+		}
+	}
+	return own, nil
+}
