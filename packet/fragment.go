@@ -1,5 +1,7 @@
 package packet
 
+import "encoding/binary"
+
 // A Fragment says which part of a datagram a packet is. An atomic IPv6
 // fragment is a whole datagram.
 type Fragment struct {
@@ -13,7 +15,26 @@ type Fragment struct {
 func (p *Packet) Fragment() Fragment { return p.frag }
 
 // FragmentLen is how many bytes of its datagram a fragment carries.
-func (p *Packet) FragmentLen() int { return p.end - p.start - p.l4 }
+func (p *Packet) FragmentLen() int { return p.end - p.start - p.part }
+
+// Leads says whether the first fragment p of a datagram can be rewritten, and
+// those behind it can follow, before the whole has come: whatever checksum
+// covers what is rewritten stands in it and can be amended. It cannot where the
+// transport header is cut in two, for a UDP datagram without a checksum that
+// would get one, for SCTP, whose checksum is no sum, and for ICMP, where it
+// covers a packet that may be rewritten too.
+func (p *Packet) Leads() bool {
+	switch p.proto {
+	case TCP:
+		return p.WholeTransport()
+	case UDP:
+		t := p.buf[p.start+p.l4 : p.end]
+		return len(t) >= udpHeaderLen && binary.BigEndian.Uint16(t[udpChecksum:]) != 0
+	case SCTP, ICMPv4, ICMPv6:
+		return false
+	}
+	return true
+}
 
 // SetPorts gives a later fragment the ports of its first. The protocol of an
 // IPv6 fragment may differ from the first one's, where extension headers stand

@@ -119,7 +119,40 @@ func FuzzPacket(f *testing.F) {
 			p.Parse()
 		}
 		merge(t, load)
+		cutAndAssemble(t, load, int(b[len(b)-1])+80)
 	})
+}
+
+// cutAndAssemble cuts a packet into fragments of at most size bytes and puts
+// them together again.
+func cutAndAssemble(t *testing.T, load func() *packet.Packet, size int) {
+	t.Helper()
+	p := load()
+	p.Parse()
+	p.FragmentTo(size)
+	if p.CutLen() == 0 || p.VNet.GSOType != packet.GSONone || p.Fragment().Is {
+		return
+	}
+	var c packet.Cutter
+	if why := c.Start(p); why != packet.OK {
+		t.Fatalf("%v: no room in %d bytes", why, size)
+	}
+	var parts []*packet.Packet
+	for {
+		part := new(packet.Packet)
+		part.Reset(make([]byte, packet.Headroom+size), 0, 0)
+		if !c.Next(part) {
+			break
+		}
+		if why := part.Parse(); why != packet.OK || part.Len() > size {
+			t.Fatalf("part %d of %d bytes: %v\n%s", len(parts), part.Len(), why, pt.Dump(part.Bytes()))
+		}
+		parts = append(parts, part)
+	}
+	whole, why := packet.Assemble(parts)
+	if why != packet.OK || !bytes.Equal(whole.Bytes(), p.Bytes()) {
+		t.Fatalf("cut to %d bytes and put together: %v\n%s", size, why, pt.Dump(p.Bytes()))
+	}
 }
 
 // examine verifies p, which came out of what, and what it would be on the wire.

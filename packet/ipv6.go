@@ -21,6 +21,7 @@ type headers6 struct {
 	proto uint8 // of what follows
 	only6 bool  // they say what IPv4 has no words for
 	frag  Fragment
+	part  int // offset of what follows the fragment header, if frag is one
 }
 
 // walk6 walks over the extension headers of the IPv6 packet b, which has at
@@ -60,6 +61,7 @@ func walk6(b []byte) (h headers6, why Reason) {
 				return h, BadHeader // a fragment of a fragment
 			}
 			h.frag = Fragment{ID: binary.BigEndian.Uint32(ext[4:8]), Offset: off &^ 7, More: off&1 != 0, Is: true}
+			h.part = h.l4 + size
 		case extRouting:
 			h.only6 = h.only6 || ext[3] != 0 // segments left
 		}

@@ -62,6 +62,7 @@ type Packet struct {
 	l4     int      // offset from start of what follows the IP headers
 	inner  embedded // where the embedded packet lies, if isErr
 	frag   Fragment // zero unless the packet is a fragment
+	part   int      // of a fragment: offset of what it carries of its datagram
 	family uint8    // of the IP header
 	proto  uint8    // of what follows the IP headers; Tuple.Proto may be an embedded packet's
 	isErr  bool     // an ICMP error with a usable embedded packet

@@ -56,7 +56,7 @@ func (p *Packet) parse4(b []byte) Reason {
 	}
 	p.end = p.start + total
 	p.family, p.proto = IPv4, b[9]
-	p.l4, p.only6 = hlen, false
+	p.l4, p.part, p.only6 = hlen, hlen, false
 	if ff := binary.BigEndian.Uint16(b[6:8]); ff&0x3fff != 0 {
 		p.frag = Fragment{
 			ID:     uint32(binary.BigEndian.Uint16(b[4:6])),
@@ -91,8 +91,8 @@ func (p *Packet) parse6(b []byte) Reason {
 	}
 	p.end = p.start + total
 	p.family, p.proto = IPv6, h.proto
-	p.l4, p.only6, p.frag = h.l4, h.only6, h.frag
-	if p.frag.Is && int(p.frag.Offset)+total-h.l4 > 65535 {
+	p.l4, p.only6, p.frag, p.part = h.l4, h.only6, h.frag, h.part
+	if p.frag.Is && int(p.frag.Offset)+total-h.part > 65535 {
 		return FragmentOverlap
 	}
 	p.Tuple.Src, p.Tuple.Dst = Addr(b[8:24]), Addr(b[24:40])

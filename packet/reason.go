@@ -16,8 +16,9 @@ const (
 	TooManyHeaders          // more IPv6 extension headers than the cap
 	BadVNet                 // virtio-net header that does not fit its packet
 	FragmentOverflow        // fragment table full
-	FragmentTimeout         // the first fragment did not come in time
-	FragmentOverlap         // a fragment that cannot belong to its datagram
+	FragmentTimeout         // what a fragment waited for did not come in time
+	FragmentOverlap         // of a datagram whose fragments overlap or contradict each other (RFC 5722)
+	FragmentRepeated        // came before
 	NoService               // a VIP, but no service on that port
 	NoRealServer            // no real server of the service can take the flow
 	NoPort                  // the FullNAT pool has no port left for this real server
@@ -42,7 +43,7 @@ const NumReasons = int(numReasons)
 
 var reasonNames = [NumReasons]string{
 	"ok", "truncated", "bad_version", "bad_header", "bad_ip_checksum", "bad_checksum", "bad_source", "too_many_headers",
-	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "no_service", "no_real_server",
+	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "fragment_repeated", "no_service", "no_real_server",
 	"no_port", "table_full", "not_syn", "too_big", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
 	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "overload", "rate_limited",
 }

@@ -183,8 +183,12 @@ func (e *egress) toKernel(p *packet.Packet) {
 }
 
 // giveBack returns p to the kernel as it came.
-func (e *egress) giveBack(p *packet.Packet) {
+func (e *egress) giveBack(p *packet.Packet, now time.Duration) {
 	e.tally.returned++
+	if p.CutLen() != 0 {
+		e.sendPlain(p, nil, now)
+		return
+	}
 	e.write(p)
 }
 

@@ -1,7 +1,9 @@
 package stack
 
 import (
+	"cmp"
 	"container/list"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,28 +13,35 @@ import (
 // The bounds of the fragment table. Linux keeps 4 MiB of fragments for 30
 // seconds (net.ipv4.ipfrag_high_thresh, ipfrag_time).
 const (
-	fragmentTime        = 30 * time.Second
-	maxDatagrams        = 16384   // whose ports are known; an entry takes some 200 bytes
-	maxEarly            = 1024    // fragments that wait for their first
-	maxEarlyBytes       = 4 << 20 // of those
-	maxEarlyPerDatagram = 64      // a datagram of 64 KiB has 45 fragments of 1480 bytes
+	fragmentTime          = 30 * time.Second
+	maxDatagrams          = 16384   // of which no fragment waits; an entry takes some 300 bytes
+	maxWaiting            = 1024    // fragments that wait
+	maxWaitingInAll       = 4 << 20 // bytes of those
+	maxWaitingPerDatagram = 64      // a datagram of 64 KiB has 45 fragments of 1480 bytes
 )
 
-// A fragments table gives the fragments of a datagram the ports that only the
-// first one has. The first is remembered when it passes; fragments that come
-// before it wait.
+// A fragments table gives the fragments of a datagram what only the first one
+// says. Each datagram is carried in one of two ways:
 //
-// All queues share it, as the fragments of a datagram may come by different
-// ones; only fragments ever touch the mutex. Where a bound is reached the
-// oldest goes, so a flood of fragments shortens the time that others may take
-// but does not shut them out. What is due is dropped when the next fragment
-// comes.
+//   - The first leads: it goes as soon as it comes, and the others, which get
+//     its ports, follow it. Those that come before it wait.
+//   - Where the first cannot be rewritten alone (packet.Leads) all wait, and the
+//     datagram is put together.
+//
+// All queues share the table, as the fragments of a datagram may come by
+// different ones; only fragments ever touch the mutex. A fragment follows only
+// when the handler is done with the first, as before that there may be no flow
+// to find.
+//
+// Where a bound is reached the oldest goes, so a flood of fragments shortens
+// the time that others may take but does not shut them out. What is due is
+// dropped when the next fragment comes.
 type fragments struct {
 	mu        sync.Mutex
-	datagrams map[datagramKey]*list.Element // guarded by mu; all of known and early
-	known     list.List                     // guarded by mu; of *datagram, oldest first
-	early     list.List                     // guarded by mu; of *datagram without a first, oldest first
-	waiting   int                           // guarded by mu; fragments in early
+	datagrams map[datagramKey]*list.Element // guarded by mu; all of both lists
+	settled   list.List                     // guarded by mu; of *datagram in which nothing waits any more, oldest first
+	open      list.List                     // guarded by mu; of the other *datagram, oldest first
+	waiting   int                           // guarded by mu; fragments in open
 	bytes     int                           // guarded by mu; of those
 }
 
@@ -45,48 +54,142 @@ type datagramKey struct {
 	family   uint8
 }
 
+func keyOf(p *packet.Packet) datagramKey {
+	key := datagramKey{p.Tuple.Src, p.Tuple.Dst, p.Fragment().ID, p.Tuple.Proto, p.Tuple.Family}
+	if key.family == packet.IPv6 {
+		key.proto = 0
+	}
+	return key
+}
+
+// A stage is how far a datagram is.
+type stage uint8
+
+const (
+	early   stage = iota // the first has not come; open
+	leading              // the first is with the handler; open
+	gather               // all wait for all; open
+	led                  // the others follow; settled
+	spoiled              // fragments overlap: none goes any more; settled
+)
+
 type datagram struct {
 	key      datagramKey
 	deadline time.Duration
+	stage    stage
+	came     spans
 
-	first            bool // has come; the ports and the protocol are its
-	srcPort, dstPort uint16
+	srcPort, dstPort uint16 // from leading on; the first's
 	proto            uint8
-	seen             int // bytes of payload
-	total            int // bytes of payload of the whole; 0 until the last fragment tells
 
-	waiting [][]byte // whole packets behind Headroom, in the order in which they came; while first is false
+	waiting [][]byte // whole packets behind Headroom, in the order in which they came; while open
 }
 
 func newFragments() *fragments {
 	return &fragments{datagrams: make(map[datagramKey]*list.Element)}
 }
 
-// place gives the fragment p its ports and says whether it can be handled now;
-// otherwise a copy waits, or is dropped. With a first fragment come those that
-// waited for it, to be handled behind it: whole packets behind Headroom, still
-// to be parsed, which belong to the caller now.
-func (t *fragments) place(p *packet.Packet, now time.Duration, count *counters) (ready bool, waited [][]byte) {
+// A turn says whose turn it is when a fragment was placed.
+type turn uint8
+
+const (
+	nobodys  turn = iota // the fragment waits, or was dropped
+	itsOwn               // the fragment can be handled now
+	asLeader             // likewise, and then follow must be called
+	allOf                // the fragments of a whole datagram
+)
+
+// place takes in the fragment p. all are those of a whole datagram, p among
+// them: whole packets behind Headroom, still to be parsed, in the order of
+// their offsets, which belong to the caller now.
+func (t *fragments) place(p *packet.Packet, now time.Duration, count *counters) (whose turn, all [][]byte) {
 	f := p.Fragment()
-	key := datagramKey{p.Tuple.Src, p.Tuple.Dst, f.ID, p.Tuple.Proto, p.Tuple.Family}
-	if key.family == packet.IPv6 {
-		key.proto = 0
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expireLocked(now, count)
-	d := t.datagramLocked(key, now)
+	d := t.datagramLocked(keyOf(p), now)
+	if d.stage == spoiled {
+		count.drop(packet.FragmentOverlap)
+		return nobodys, nil
+	}
+	switch d.came.add(int(f.Offset), int(f.Offset)+p.FragmentLen(), f.More) {
+	case repeats:
+		count.drop(packet.FragmentRepeated)
+		return nobodys, nil
+	case overlaps:
+		count.drop(packet.FragmentOverlap)
+		t.spoilLocked(d, count)
+		return nobodys, nil
+	case tooMany:
+		count.drop(packet.FragmentOverflow)
+		return nobodys, nil
+	}
 	if f.Offset == 0 {
-		waited = t.learnLocked(d, p, now, count)
+		d.stage = gather
+		if p.Leads() {
+			d.stage = leading
+			d.srcPort, d.dstPort, d.proto = p.Tuple.SrcPort, p.Tuple.DstPort, p.Tuple.Proto
+			return asLeader, nil
+		}
 	}
-	if !d.first {
-		t.waitLocked(d, p, count)
-		return false, nil
+	switch {
+	case d.stage == led:
+		d.tell(p)
+		return itsOwn, nil
+	case !t.waitLocked(d, p, count):
+		return nobodys, nil
+	case d.stage == gather && d.came.complete():
+		all = d.waiting
+		t.removeLocked(d)
+		slices.SortFunc(all, byOffset)
+		return allOf, all
 	}
+	return nobodys, nil
+}
+
+// follow is called when the handler is done with the first fragment of the
+// datagram key. It gives those that waited for it, which have its ports, in the
+// order in which they came.
+func (t *fragments) follow(key datagramKey, count *counters) []*packet.Packet {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.datagrams[key]
+	if e == nil {
+		return nil // its time was up, or its place taken, meanwhile
+	}
+	d := e.Value.(*datagram)
+	if d.stage != leading {
+		return nil
+	}
+	waited := d.waiting
+	t.settleLocked(d, led, count)
+	var ps []*packet.Packet
+	for _, b := range waited {
+		p := parsed(b)
+		d.tell(p)
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// tell gives a later fragment what the first said.
+func (d *datagram) tell(p *packet.Packet) {
 	p.SetPorts(d.srcPort, d.dstPort)
 	p.Tuple.Proto = d.proto
-	d.saw(p)
-	return true, waited
+}
+
+// parsed is a fragment that waited.
+func parsed(b []byte) *packet.Packet {
+	p := new(packet.Packet)
+	p.Reset(b, packet.Headroom, len(b))
+	if why := p.Parse(); why != packet.OK {
+		panic("stack: a fragment that was parsed before: " + why.String())
+	}
+	return p
+}
+
+func byOffset(a, b []byte) int {
+	return cmp.Compare(parsed(a).Fragment().Offset, parsed(b).Fragment().Offset)
 }
 
 // datagramLocked finds or makes the entry of key. One that is complete already
@@ -94,56 +197,59 @@ func (t *fragments) place(p *packet.Packet, now time.Duration, count *counters) 
 func (t *fragments) datagramLocked(key datagramKey, now time.Duration) *datagram {
 	if e := t.datagrams[key]; e != nil {
 		d := e.Value.(*datagram)
-		if d.total == 0 || d.seen < d.total {
+		if d.stage != led || !d.came.complete() {
 			return d
 		}
 		t.removeLocked(d)
 	}
 	d := &datagram{key: key, deadline: now + fragmentTime}
-	t.datagrams[key] = t.early.PushBack(d)
+	t.datagrams[key] = t.open.PushBack(d)
 	return d
 }
 
-// learnLocked takes the ports of the first fragment p and gives back what
-// waited for them.
-func (t *fragments) learnLocked(d *datagram, p *packet.Packet, now time.Duration, count *counters) [][]byte {
-	waited := d.waiting
-	t.removeLocked(d)
-	*d = datagram{
-		key: d.key, deadline: now + fragmentTime, first: true,
-		srcPort: p.Tuple.SrcPort, dstPort: p.Tuple.DstPort, proto: p.Tuple.Proto,
-	}
-	if t.known.Len() == maxDatagrams {
-		t.dropLocked(t.known.Front().Value.(*datagram), packet.FragmentOverflow, count)
-	}
-	t.datagrams[d.key] = t.known.PushBack(d)
-	return waited
-}
-
-// waitLocked keeps a copy of p until its first fragment comes.
-func (t *fragments) waitLocked(d *datagram, p *packet.Packet, count *counters) {
-	if len(d.waiting) == maxEarlyPerDatagram {
+// waitLocked keeps a copy of p. It says false where there is no room; then all
+// that waits of the datagram is dropped with it.
+func (t *fragments) waitLocked(d *datagram, p *packet.Packet, count *counters) bool {
+	if len(d.waiting) == maxWaitingPerDatagram {
+		t.dropLocked(d, packet.FragmentOverflow, count)
 		count.drop(packet.FragmentOverflow)
-		return
+		return false
 	}
 	b := make([]byte, packet.Headroom+p.Len())
 	copy(b[packet.Headroom:], p.Bytes())
-	for t.waiting == maxEarly || t.bytes+len(b) > maxEarlyBytes {
-		oldest := t.early.Front().Value.(*datagram)
+	for t.waiting == maxWaiting || t.bytes+len(b) > maxWaitingInAll {
+		oldest := t.open.Front().Value.(*datagram)
 		t.dropLocked(oldest, packet.FragmentOverflow, count)
 		if oldest == d {
 			count.drop(packet.FragmentOverflow)
-			return
+			return false
 		}
 	}
 	d.waiting = append(d.waiting, b)
 	t.waiting++
 	t.bytes += len(b)
+	return true
+}
+
+// settleLocked takes what waits out of d, which is at its last stage now.
+func (t *fragments) settleLocked(d *datagram, last stage, count *counters) {
+	t.removeLocked(d)
+	d.stage = last
+	if t.settled.Len() == maxDatagrams {
+		t.dropLocked(t.settled.Front().Value.(*datagram), packet.FragmentOverflow, count)
+	}
+	t.datagrams[d.key] = t.settled.PushBack(d)
+}
+
+// spoilLocked drops what waits of d and whatever may come of it.
+func (t *fragments) spoilLocked(d *datagram, count *counters) {
+	count.dropped[packet.FragmentOverlap].Add(uint64(len(d.waiting)))
+	t.settleLocked(d, spoiled, count)
 }
 
 // expireLocked drops what is due.
 func (t *fragments) expireLocked(now time.Duration, count *counters) {
-	for _, l := range [...]*list.List{&t.known, &t.early} {
+	for _, l := range [...]*list.List{&t.settled, &t.open} {
 		for e := l.Front(); e != nil && e.Value.(*datagram).deadline <= now; e = l.Front() {
 			t.dropLocked(e.Value.(*datagram), packet.FragmentTimeout, count)
 		}
@@ -157,9 +263,9 @@ func (t *fragments) dropLocked(d *datagram, why packet.Reason, count *counters) 
 }
 
 func (t *fragments) removeLocked(d *datagram) {
-	l := &t.early
-	if d.first {
-		l = &t.known
+	l := &t.open
+	if d.stage >= led {
+		l = &t.settled
 	}
 	l.Remove(t.datagrams[d.key])
 	delete(t.datagrams, d.key)
@@ -168,14 +274,4 @@ func (t *fragments) removeLocked(d *datagram) {
 		t.bytes -= len(b)
 	}
 	d.waiting = nil
-}
-
-// saw notes that p has passed.
-func (d *datagram) saw(p *packet.Packet) {
-	f := p.Fragment()
-	n := p.FragmentLen()
-	d.seen += n
-	if !f.More {
-		d.total = int(f.Offset) + n
-	}
 }

@@ -143,36 +143,40 @@ func (l *loop) carry(batch []packet.Packet, now time.Duration) {
 	}
 }
 
-// needsFirst says whether a fragment can only be handled with what its
-// datagram's first one says. The protocol of an IPv6 fragment may be an
-// extension header's, behind which there may be any other.
+// needsFirst says whether a fragment can only be handled with what the others
+// of its datagram say. The protocol of an IPv6 fragment may be an extension
+// header's, behind which there may be any other.
 func needsFirst(p *packet.Packet) bool {
 	switch p.Tuple.Proto {
-	case packet.TCP, packet.UDP, packet.SCTP:
+	case packet.TCP, packet.UDP, packet.SCTP, packet.ICMPv4:
 		return true
-	case packet.ICMPv6:
-		return false
 	}
 	return p.Tuple.Family == packet.IPv6
 }
 
-// carryFragment handles a fragment whose first has come, and those that waited
-// for it.
+// carryFragment handles those fragments whose turn it is now that p has come.
 func (l *loop) carryFragment(p *packet.Packet, now time.Duration) {
-	ready, waited := l.road.fragments.place(p, now, &l.count)
-	if !ready {
-		return
-	}
-	l.decide(p, now)
-	for _, b := range waited {
-		var q packet.Packet
-		q.Reset(b, packet.Headroom, len(b))
-		if why := q.Parse(); why != packet.OK {
-			panic("stack: a fragment that was parsed before: " + why.String())
+	key := keyOf(p)
+	whose, all := l.road.fragments.place(p, now, &l.count)
+	switch whose {
+	case itsOwn:
+		l.decide(p, now)
+	case asLeader:
+		l.decide(p, now)
+		for _, follower := range l.road.fragments.follow(key, &l.count) {
+			l.decide(follower, now)
 		}
-		if ready, _ := l.road.fragments.place(&q, now, &l.count); ready {
-			l.decide(&q, now)
+	case allOf:
+		parts := make([]*packet.Packet, len(all))
+		for i, b := range all {
+			parts[i] = parsed(b)
 		}
+		datagram, why := packet.Assemble(parts)
+		if why != packet.OK {
+			l.count.drop(why)
+			return
+		}
+		l.decide(datagram, now)
 	}
 }
 
@@ -187,6 +191,6 @@ func (l *loop) decide(p *packet.Packet, now time.Duration) {
 	case packet.Pass:
 		l.up(p)
 	case packet.Return:
-		l.egress.giveBack(p)
+		l.egress.giveBack(p, now)
 	}
 }

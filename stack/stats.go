@@ -52,7 +52,7 @@ type QueueStats struct {
 	// Dropped counts by reason what was dropped before it was sent, passed or
 	// returned: at the parse, among the fragments, by the Handler and for a
 	// wrong checksum on the way up. With Sent, Passed and Returned it makes up
-	// Packets, but for fragments that wait for their first.
+	// Packets, but for fragments that wait and those that were put together.
 	Dropped [packet.NumReasons]uint64
 
 	// Lost counts by reason what was sent or returned and did not leave: the

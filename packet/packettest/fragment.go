@@ -16,7 +16,7 @@ func Fragments(pkt []byte, size int) [][]byte {
 		b := append([]byte(nil), pkt[:head]...)
 		field := uint16(off - head)
 		if pkt[0]>>4 == 4 {
-			field >>= 3
+			field = field>>3 | binary.BigEndian.Uint16(pkt[6:])&0x4000
 			if end < len(pkt) {
 				field |= 0x2000
 			}
