@@ -1,6 +1,8 @@
 package lb
 
 import (
+	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -33,7 +35,7 @@ func (b *Balancer) Apply(c Config) error {
 
 	byID := slices.Clone(*b.servers.byID.Load())
 	next := &snapshot{
-		listens: map[listenKey]*service{},
+		listens: map[listenKey]*place{},
 		vips:    map[vipKey]struct{}{},
 		locals:  slices.Clone(c.Locals),
 	}
@@ -41,10 +43,12 @@ func (b *Balancer) Apply(c Config) error {
 	for i := range c.Services {
 		s := b.buildService(&c.Services[i], &byID)
 		byName[s.name] = s
-		next.services = append(next.services, s)
+		p := new(place)
+		p.Store(s)
+		next.services = append(next.services, p)
 		for _, l := range s.listens {
 			for k := range l.keys {
-				next.listens[k] = s
+				next.listens[k] = p
 				next.vips[vipKey{k.vip, k.family}] = struct{}{}
 			}
 		}
@@ -55,29 +59,73 @@ func (b *Balancer) Apply(c Config) error {
 	return nil
 }
 
+// UpdateService replaces one service by c, which has the name and the listens
+// of a service in force, or returns every fault of c and changes nothing. It
+// means to that service what Apply does, and nothing to the others: its cost
+// is that of one service however many there are.
+func (b *Balancer) UpdateService(c ServiceConfig) error {
+	var errs []error
+	c.check(func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("service %q: %w", c.Name, fmt.Errorf(format, args...)))
+	})
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.byName[c.Name]
+	switch {
+	case was == nil:
+		return fmt.Errorf("service %q: there is none of that name; a new one needs the whole configuration", c.Name)
+	case !slices.Equal(was.listens, c.Listens):
+		return fmt.Errorf("service %q: other listens need the whole configuration", c.Name)
+	}
+	b.freeRecordsOf(b.accounts[c.Name], was)
+	byID := slices.Clone(*b.servers.byID.Load())
+	s := b.buildService(&c, &byID)
+	b.byName[c.Name] = s
+	b.servers.byID.Store(&byID) // before the service that picks from it
+	for k := range c.Listens[0].keys {
+		b.state.Load().listens[k].Store(s)
+		break // all listens lead to one place
+	}
+	return nil
+}
+
 // freeRecords forgets the real servers that were removed and have no flow any
 // more, so that their ids can be given to others.
 func (b *Balancer) freeRecords() {
 	for name, a := range b.accounts {
-		var set []*RealServer
-		if s := b.byName[name]; s != nil {
-			set = s.set
-		}
-		a.servers = slices.DeleteFunc(a.servers, func(rs *RealServer) bool {
-			if slices.Contains(set, rs) || !rs.free() {
-				return false
-			}
-			sum := a.retired[rs.Mode.String()]
-			sum.add(rs.counted())
-			a.retired[rs.Mode.String()] = sum
-			b.freeIDs = append(b.freeIDs, rs.id)
-			return true
-		})
-		if set == nil && b.byName[name] == nil && len(a.servers) == 0 {
+		s := b.byName[name]
+		b.freeRecordsOf(a, s)
+		if s == nil && len(a.servers) == 0 {
 			b.gone.add(a.former())
 			delete(b.accounts, name)
 		}
 	}
+}
+
+// freeRecordsOf does so for one account, whose service is s, or nil.
+func (b *Balancer) freeRecordsOf(a *account, s *service) {
+	inForce := map[*RealServer]bool{}
+	if s != nil {
+		if len(a.servers) == len(s.set) {
+			return // they are the same
+		}
+		for _, rs := range s.set {
+			inForce[rs] = true
+		}
+	}
+	a.servers = slices.DeleteFunc(a.servers, func(rs *RealServer) bool {
+		if inForce[rs] || !rs.free() {
+			return false
+		}
+		sum := a.retired[rs.Mode.String()]
+		sum.add(rs.counted())
+		a.retired[rs.Mode.String()] = sum
+		b.freeIDs = append(b.freeIDs, rs.id)
+		return true
+	})
 }
 
 func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service {
@@ -97,13 +145,17 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 	if before == nil {
 		before = new(service)
 	}
+	known := map[packet.Endpoint][]int{} // places in a.servers, by mode more than one
+	for i, rs := range a.servers {
+		known[rs.Endpoint] = append(known[rs.Endpoint], i)
+	}
 	wanted := map[packet.Endpoint]*RealServerConfig{}
 	for i := range c.RealServers {
 		wanted[packet.EndpointFrom(c.RealServers[i].Address)] = &c.RealServers[i]
 	}
 	for _, rs := range before.set {
 		if rc := wanted[rs.Endpoint]; rc != nil {
-			next := b.buildRealServer(rc, s, a, byID)
+			next := b.buildRealServer(rc, s, a, known, byID)
 			if next.Weight == 0 {
 				next.LastWeight = rs.LastWeight
 			}
@@ -114,7 +166,7 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 	for i := range c.RealServers {
 		rc := &c.RealServers[i]
 		if wanted[packet.EndpointFrom(rc.Address)] != nil {
-			s.set = slices.Insert(s.set, 0, b.buildRealServer(rc, s, a, byID))
+			s.set = slices.Insert(s.set, 0, b.buildRealServer(rc, s, a, known, byID))
 		}
 	}
 	s.v4 = s.scheduler(packet.IPv4, c.Scheduler, before.v4)
@@ -145,7 +197,7 @@ func (s *service) scheduler(family uint8, build NewScheduler, before Scheduler) 
 }
 
 // buildRealServer gives the real server the record that it had, or a new one.
-func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, byID *[]*RealServer) *RealServer {
+func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, known map[packet.Endpoint][]int, byID *[]*RealServer) *RealServer {
 	rs := &RealServer{
 		Endpoint:   packet.EndpointFrom(c.Address),
 		Weight:     c.Weight,
@@ -155,8 +207,8 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		MinFlows:   c.MinFlows,
 		service:    s,
 	}
-	for i, was := range a.servers {
-		if was.Endpoint == rs.Endpoint && reflect.DeepEqual(was.Mode, rs.Mode) {
+	for _, i := range known[rs.Endpoint] {
+		if was := a.servers[i]; reflect.DeepEqual(was.Mode, rs.Mode) {
 			rs.record = was.record
 			rs.setThresholds(rs.MaxFlows, rs.MinFlows)
 			rs.Mode = was.Mode

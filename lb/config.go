@@ -111,21 +111,26 @@ func (c *Config) check() error {
 			fault("the name must be set and be its own")
 		}
 		names[s.Name] = true
-		if s.Scheduler == nil {
-			fault("no scheduler")
-		}
-		for _, d := range []time.Duration{s.Timeouts.TCP, s.Timeouts.TCPFin, s.Timeouts.UDP} {
-			if d < 0 || d > maxTimeout {
-				fault("timeout %v is not within 0 and %v", d, maxTimeout)
-			}
-		}
-		if err := s.Policy.check(); err != nil {
-			fault("%w", err)
-		}
 		s.checkListens(listens, fault)
-		s.checkRealServers(fault)
+		s.check(fault)
 	}
 	return errors.Join(errs...)
+}
+
+// check finds every fault of s besides its name and its listens.
+func (s *ServiceConfig) check(fault func(string, ...any)) {
+	if s.Scheduler == nil {
+		fault("no scheduler")
+	}
+	for _, d := range []time.Duration{s.Timeouts.TCP, s.Timeouts.TCPFin, s.Timeouts.UDP} {
+		if d < 0 || d > maxTimeout {
+			fault("timeout %v is not within 0 and %v", d, maxTimeout)
+		}
+	}
+	if err := s.Policy.check(); err != nil {
+		fault("%w", err)
+	}
+	s.checkRealServers(fault)
 }
 
 func (s *ServiceConfig) checkListens(taken map[listenKey]string, fault func(string, ...any)) {

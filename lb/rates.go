@@ -72,8 +72,8 @@ const sampledAtOnce = 256
 func (b *Balancer) sample() {
 	for some := range slices.Chunk(b.state.Load().services, sampledAtOnce) {
 		b.mu.Lock()
-		for _, s := range some {
-			if a := b.accounts[s.name]; a != nil {
+		for _, p := range some {
+			if a := b.accounts[p.Load().name]; a != nil {
 				a.sample()
 			}
 		}

@@ -3,6 +3,7 @@ package lb
 import (
 	"iter"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/uvs-project/uvs/packet"
@@ -63,10 +64,14 @@ type vipKey struct {
 	family uint8
 }
 
+// A place is where the packet loops find a service: UpdateService puts the
+// next form of it there and leaves all others alone.
+type place struct{ atomic.Pointer[service] }
+
 // A snapshot is a whole configuration as the packet loops read it.
 type snapshot struct {
-	services []*service // in the order of the Config
-	listens  map[listenKey]*service
+	services []*place // in the order of the Config
+	listens  map[listenKey]*place
 	vips     map[vipKey]struct{}
 	locals   []netip.Prefix
 }
@@ -75,11 +80,14 @@ type snapshot struct {
 // then one for all ports.
 func (s *snapshot) find(t *packet.Tuple) *service {
 	k := listenKey{vip: t.Dst, port: t.DstPort, proto: t.Proto, family: t.Family}
-	if svc := s.listens[k]; svc != nil {
-		return svc
+	p := s.listens[k]
+	if p == nil {
+		k.port = 0
+		if p = s.listens[k]; p == nil {
+			return nil
+		}
 	}
-	k.port = 0
-	return s.listens[k]
+	return p.Load()
 }
 
 func (s *snapshot) isVIP(t *packet.Tuple) bool {

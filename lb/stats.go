@@ -77,7 +77,8 @@ func (b *Balancer) Stats() Stats {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, svc := range b.state.Load().services {
+	for _, p := range b.state.Load().services {
+		svc := p.Load()
 		s.Services = append(s.Services, svc.stats(b.accounts[svc.name]))
 	}
 	all := b.gone
@@ -112,6 +113,10 @@ func (s *service) stats(a *account) ServiceStats {
 	}
 	for _, rs := range s.set {
 		add(rs, false)
+	}
+	if len(a.servers) == len(s.set) {
+		st.Measured = a.meter.measured(sum)
+		return st
 	}
 	for _, rs := range a.servers {
 		if !slices.Contains(s.set, rs) {
