@@ -94,16 +94,16 @@ func (s *shard) remove(hash uint64, slot indexSlot) {
 // minSlotBits makes the smallest index of a shard one page.
 const minSlotBits = 9
 
-// roomLocked makes room for one more key in the index of the locked shard s: at
-// most three quarters of the slots are in use.
-func (t *Table) roomLocked(s *shard) error {
+// roomLocked makes room for one more key in the index of the locked shard s,
+// whose number is id: at most three quarters of the slots are in use.
+func (t *Table) roomLocked(s *shard, id uint32) error {
 	if int(s.keys) < len(s.slots)/4*3 {
 		return nil
 	}
-	return t.growLocked(s)
+	return t.growLocked(s, id)
 }
 
-func (t *Table) growLocked(s *shard) error {
+func (t *Table) growLocked(s *shard, id uint32) error {
 	size := max(minSlotBits, bits.Len(uint(len(s.slots))))
 	slots, err := t.arenas.take(size)
 	if err != nil {
@@ -111,7 +111,7 @@ func (t *Table) growLocked(s *shard) error {
 	}
 	old := s.slots
 	s.slots, s.keys = slots, 0
-	s.where.set(slots)
+	t.where[id].set(slots)
 	for _, v := range old {
 		if v != 0 {
 			s.put(v>>32, indexSlot(v&(1<<32-1)))

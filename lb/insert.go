@@ -27,6 +27,13 @@ func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
 		return Flow{}, packet.NoPort
 	}
 	f.Local = local
+	var reply packet.Tuple
+	var h hint
+	if !f.Server.oneSided {
+		reply, _ = mode.ReplyTuple(f)
+		h.hash = reply.Hash(t.seed)
+		t.prefetchSlot(h.hash) // arrives while the request's shard is worked on
+	}
 
 	s := &t.shards[id]
 	s.mu.Lock()
@@ -51,7 +58,8 @@ func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
 	if f.Server.oneSided {
 		return f, packet.OK
 	}
-	return t.claimReply(f, hash, n, gen)
+	h.entry = n
+	return t.claimReply(f, s, gen, reply, h)
 }
 
 // findLocked finds the flow of a request tuple in its shard, due or not.
@@ -71,7 +79,7 @@ func (t *Table) findLocked(s *shard, key *packet.Tuple, hash uint64) (Flow, bool
 // allocateLocked takes an entry and room for its slot; 0 says that there is
 // none.
 func (t *Table) allocateLocked(s *shard, id uint32) uint32 {
-	if t.roomLocked(s) != nil {
+	if t.roomLocked(s, id) != nil {
 		return 0 // no memory: full in all but name
 	}
 	if n := s.free; n != 0 {
@@ -119,15 +127,12 @@ func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
 	t.fileLocked(s, n)
 }
 
-// claimReply makes the flow f, in entry n, findable by its reply tuple. While
-// that belongs to another flow the mode proposes another Local, or takes it
-// over where it has no choice.
-func (t *Table) claimReply(f Flow, hash uint64, n uint32, gen uint16) (Flow, packet.Reason) {
-	mode := f.Server.Mode
-	s := &t.shards[t.shardOf(hash)]
+// claimReply makes the flow f, in entry h.entry of shard s, findable by its
+// reply tuple, whose hash h has. While that belongs to another flow the mode
+// proposes another Local, or takes it over where it has no choice.
+func (t *Table) claimReply(f Flow, s *shard, gen uint16, reply packet.Tuple, h hint) (Flow, packet.Reason) {
+	mode, n := f.Server.Mode, h.entry
 	for try := 1; ; try++ {
-		reply, _ := mode.ReplyTuple(f)
-		h := hint{hash: reply.Hash(t.seed), entry: n}
 		rivals, ok := t.addReply(h)
 		if !ok {
 			return t.giveUp(s, n, gen, packet.TableFull)
@@ -152,6 +157,8 @@ func (t *Table) claimReply(f Flow, hash uint64, n uint32, gen uint16) (Flow, pac
 			return t.giveUp(s, n, gen, packet.NoPort)
 		}
 		f.Local = local
+		reply, _ = mode.ReplyTuple(f)
+		h.hash = reply.Hash(t.seed)
 	}
 }
 
@@ -171,10 +178,11 @@ func (t *Table) setLocal(s *shard, n uint32, gen uint16, local uint32) bool {
 // addReply adds the slot of a reply tuple and returns the other entries that
 // the same hash leads to.
 func (t *Table) addReply(h hint) (others hints, ok bool) {
-	s := &t.shards[t.shardOf(h.hash)]
+	id := t.shardOf(h.hash)
+	s := &t.shards[id]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.roomLocked(s) != nil {
+	if t.roomLocked(s, id) != nil {
 		return others, false
 	}
 	for i := s.first(h.hash); s.at(i) != 0; i = s.after(i) {

@@ -21,25 +21,26 @@ func (q *Queue) Prepare(batch []packet.Packet) {
 	for i := range batch {
 		p := &batch[i]
 		p.Hash = p.Tuple.Hash(t.seed)
-		prefetchLine(&t.shards[t.shardOf(p.Hash)])
-	}
-	for i := range batch {
-		t.prefetchSlot(batch[i].Hash)
+		t.prefetchSlot(p.Hash)
 	}
 	for i := range batch {
 		t.prefetchEntry(batch[i].Hash)
 	}
 }
 
-// prefetchSlot fetches where the probing for hash starts.
+// prefetchSlot fetches a shard and where the probing for hash starts in it.
 func (t *Table) prefetchSlot(hash uint64) {
-	prefetch(t.shards[t.shardOf(hash)].where.slot(hash))
+	id := t.shardOf(hash)
+	prefetchLine(&t.shards[id])
+	prefetch(t.where[id].slot(hash))
 }
 
-// prefetchEntry fetches the entries that hash leads to, or, where it leads to
-// none, the one that a new flow would get.
+// prefetchEntry fetches the entry that hash leads to, or, where it leads to
+// none, what a new flow will change: the entry that it gets, and the one and
+// the wheel's slot that it is probably filed in front of.
 func (t *Table) prefetchEntry(hash uint64) {
-	s := &t.shards[t.shardOf(hash)]
+	id := t.shardOf(hash)
+	s := &t.shards[id]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
@@ -55,10 +56,13 @@ func (t *Table) prefetchEntry(hash uint64) {
 		return
 	}
 	n := s.free
-	if n == 0 {
+	if n == 0 && s.fresh < s.freshEnd {
 		n = s.fresh
 	}
 	prefetchLine(&t.entries.all[n])
+	prefetchLine(&s.created)
+	prefetchLine(&t.entries.all[s.filed])
+	prefetchLine(&t.heads[int(id)*headsPerShard+int(s.filedIn)])
 }
 
 func prefetchLine[T any](v *T) { prefetch(uintptr(unsafe.Pointer(v))) }

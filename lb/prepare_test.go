@@ -21,7 +21,7 @@ func TestWhereaboutsNameTheSlot(t *testing.T) {
 		}
 		hash := key.Hash(table.seed)
 		s := &table.shards[table.shardOf(hash)]
-		if got, want := s.where.slot(hash), uintptr(unsafe.Pointer(&s.slots[s.first(hash)])); got != want {
+		if got, want := table.where[table.shardOf(hash)].slot(hash), uintptr(unsafe.Pointer(&s.slots[s.first(hash)])); got != want {
 			t.Fatalf("flow %d: slot at %#x, want %#x of %d slots", i, got, want, len(s.slots))
 		}
 	}

@@ -35,11 +35,12 @@ type Table struct {
 	shardBits int
 
 	shards []shard
-	owners []uint32     // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
-	heads  []uint32     // of all shards' timing wheels, see wheel.go
-	secure atomic.Bool  // every TCP flow follows the other table, see Policy.SecureTCP
-	live   atomic.Int64 // flows, and inserts under way; at most limit
-	arenas arenas       // of the shards' indexes
+	where  []whereabouts // of the shards' indexes
+	owners []uint32      // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
+	heads  []uint32      // of all shards' timing wheels, see wheel.go
+	secure atomic.Bool   // every TCP flow follows the other table, see Policy.SecureTCP
+	live   atomic.Int64  // flows, and inserts under way; at most limit
+	arenas arenas        // of the shards' indexes
 
 	mu      sync.Mutex    // guards what entries hands out; taken with a shard's lock held
 	entries region[entry] // by entry number; 0 is none
@@ -94,7 +95,9 @@ type shard struct {
 	fresh    uint32   // next entry of the chunk that never held one
 	freshEnd uint32
 	live     uint32
-	where    whereabouts
+	filed    uint32 // the entry that was filed last,
+	filedIn  uint16 // and where, to guess the next one's neighbour and list
+	_        [2]byte
 	created  uint64
 	expired  uint64
 	evicted  uint64
@@ -133,6 +136,7 @@ func newTable(limit int, servers *registry) (*Table, error) {
 	t := &Table{seed: rand.Uint64(), servers: servers, limit: int64(limit), shardBits: shardBits(limit)}
 	n := 1 << t.shardBits
 	t.shards = make([]shard, n)
+	t.where = make([]whereabouts, n)
 
 	// Shards fill unevenly and keep the chunks that they took once; the sweeper
 	// may hold a page.

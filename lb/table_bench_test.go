@@ -49,33 +49,48 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkInsert fills a table from nothing, growth included, at the rate at
-// which a sweeper can have memory ready.
+// BenchmarkInsert fills a table from nothing, growth included, by batches as
+// the packet loop reads them, or one by one, at the rate at which a sweeper
+// can have memory ready.
 func BenchmarkInsert(b *testing.B) {
-	for _, mode := range []struct {
-		name string
-		m    Mode
-	}{{"nat", fakeMode{}}, {"dr", fakeMode{direct: true}}} {
-		for _, flows := range []int{1_000_000, 10_000_000} {
-			b.Run(fmt.Sprintf("%s/flows=%d", mode.name, flows), func(b *testing.B) {
-				for b.Loop() {
-					b.StopTimer()
-					t, set := newTestTable(b, flows, mode.m)
-					b.StartTimer()
-					for i := range uint32(flows) {
-						if _, why := t.add(set[0], clientTuple(i, packet.UDP), UDPNormal, 0); why != packet.OK {
-							b.Fatalf("flow %d: %v", i, why)
-						}
-						if i%10_000 == 0 {
-							b.StopTimer() // the sweeper is another goroutine
-							t.Sweep(0, sweepBudget)
-							b.StartTimer()
+	for _, tt := range []struct {
+		name         string
+		m            Mode
+		flows, batch int
+	}{
+		{"nat/flows=1000000", fakeMode{}, 1_000_000, 64},
+		{"nat/flows=10000000", fakeMode{}, 10_000_000, 64},
+		{"nat/flows=10000000/one by one", fakeMode{}, 10_000_000, 1},
+		{"dr/flows=1000000", fakeMode{direct: true}, 1_000_000, 64},
+		{"dr/flows=10000000", fakeMode{direct: true}, 10_000_000, 64},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			batch := make([]packet.Packet, tt.batch)
+			for b.Loop() {
+				b.StopTimer()
+				t, set := newTestTable(b, tt.flows, tt.m)
+				q := &Queue{b: &Balancer{table: t}}
+				b.StartTimer()
+				for i := 0; i < tt.flows; {
+					n := min(tt.batch, tt.flows-i)
+					for k := range n {
+						batch[k].Tuple = clientTuple(uint32(i+k), packet.UDP)
+					}
+					q.Prepare(batch[:n])
+					for k := range n {
+						if _, why := t.add(set[0], batch[k].Tuple, UDPNormal, 0); why != packet.OK {
+							b.Fatalf("flow %d: %v", i+k, why)
 						}
 					}
+					if i += n; i/10_000 != (i-n)/10_000 {
+						b.StopTimer() // the sweeper is another goroutine
+						t.Sweep(0, sweepBudget)
+						b.StartTimer()
+					}
 				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*flows), "ns/flow")
-			})
-		}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*tt.flows), "ns/flow")
+		})
 	}
 }
 

@@ -30,6 +30,7 @@ func (t *Table) fileLocked(s *shard, n uint32) {
 		t.entries.all[e.next].prev = n
 	}
 	*head = n
+	s.filed, s.filedIn = n, e.filed%(1<<filedBits)
 }
 
 // unfileLocked takes entry n out of the list in which it is filed.
@@ -84,7 +85,7 @@ func (t *Table) follow(id uint32, outgrown int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b := s.slotBits(); b != 0 && b <= outgrown {
-		_ = t.growLocked(s) // where there is no memory it stays as it is
+		_ = t.growLocked(s, id) // where there is no memory it stays as it is
 	}
 }
 
