@@ -35,15 +35,19 @@ var imports = map[string][]string{
 	"modes":             {"packet", "lb"},
 	"bgp":               {},
 	"config":            {},
+	"config/compat":     {},
 	"metrics":           {"packet", "lb", "stack"},
 	"admin":             {},
 	"realserver":        {"packet", "stack", "stack/host"},
 	"demo":              {"integration/lab", "realserver"},
+	"replay":            {"packet", "stack", "lb", "lb/sched", "modes", "config/compat"},
 	"cmd/uvs":           {"any"},
 	"integration":       {"integration/lab"},
 	"integration/lab":   {},
 	"integration/bench": {"integration/lab"},
 	"integration/echo":  {"integration/lab"},
+
+	"integration/conformance": {"replay"},
 }
 
 // owners says who alone may import a library, so that it can be replaced in

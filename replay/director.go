@@ -1,0 +1,185 @@
+// Package replay plays a whole director offline: it takes recorded packets, or
+// those of a capture, through the very code that carries them live, and says
+// what would leave.
+//
+//	vector or capture ─► Director ─► host ─► lb.Balancer ─► host ─► frames
+//
+// A [File] holds vectors: stories of packets, commands of ipvsadm and listings,
+// with what a director was seen to do. A [Director] is told the same story step
+// by step. Its host stage plays the kernel's part, which a live director does
+// not need: sanity of headers, source filters, TTL, IPv4 options, routes,
+// neighbours, MTU and the local stack. [Check] compares what came out.
+//
+// Nothing here opens a device or needs a right, and time is that of the story.
+package replay
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/uvs-project/uvs/config/compat"
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/stack"
+)
+
+// A Director is one director with its machine, at a time of its own.
+type Director struct {
+	host      *host
+	balancer  *lb.Balancer
+	queue     *lb.Queue
+	fragments *stack.Fragments
+	buf       []byte
+	now       time.Duration
+
+	table  compat.Table
+	sysctl map[string]string
+	marked []lb.Listen // what a firewall mark stands for
+}
+
+// flowLimit is the size of a Director's flow table.
+const flowLimit = 100_000
+
+// New makes a Director in the network of t, with v's set-up and rules.
+func New(t *Topology) (*Director, error) {
+	net, err := newNetwork(t)
+	if err != nil {
+		return nil, err
+	}
+	d := &Director{
+		fragments: stack.NewFragments(),
+		buf:       make([]byte, packet.Headroom+packet.MaxSize+packet.Headroom),
+		sysctl:    map[string]string{},
+	}
+	d.host = &host{net: net, balance: d.balance, parts: newAssembler()}
+	d.host.parts.lifetime = [2]time.Duration{fragmentTime4, fragmentTime6}
+	d.host.parts.late = func(first []byte) { d.host.complain(first, fragmentsLate, 0) }
+	if d.balancer, err = lb.New(lb.Options{Flows: flowLimit}); err != nil {
+		return nil, err
+	}
+	d.queue = d.balancer.Queue(0)
+	for _, s := range t.Sysctl {
+		d.Sysctl(s)
+	}
+	return d, nil
+}
+
+// Close gives the memory of the Director back.
+func (d *Director) Close() { d.balancer.Close() }
+
+// tickEvery is how often the balancer's own work is done, as lb.Balancer.Run
+// does it.
+const tickEvery = time.Second / 16
+
+// Advance lets time pass until now, and gives what left meanwhile.
+func (d *Director) Advance(now time.Duration) []Frame {
+	d.host.out = nil
+	for d.now+tickEvery <= now {
+		d.now += tickEvery
+		d.tick()
+	}
+	d.now = max(d.now, now)
+	d.host.now = d.now
+	return d.host.out
+}
+
+func (d *Director) tick() {
+	d.host.now = d.now
+	d.balancer.Tick(d.now)
+	d.host.parts.expire(d.now)
+}
+
+// Inject gives the Director a frame and returns what leaves because of it.
+// eth is the type of the frame, as four hexadecimal digits, "" for that of the
+// packet; toAll says that it is not addressed to the Director alone.
+func (d *Director) Inject(b []byte, eth string, toAll bool) []Frame {
+	d.host.out = nil
+	d.host.receive(append([]byte(nil), b...), eth, toAll)
+	return d.host.out
+}
+
+// balance takes b through the balancer as a queue of the live road does.
+func (d *Director) balance(b []byte) (r handled) {
+	waiting := [][]byte{b}
+	for len(waiting) > 0 {
+		b, waiting = waiting[0], waiting[1:]
+		batch := make([]packet.Packet, 1)
+		p := &batch[0]
+		n := copy(d.buf[packet.Headroom:], b)
+		p.Reset(d.buf, packet.Headroom, packet.Headroom+n)
+		if why := p.Parse(); why != packet.OK {
+			r.why = why
+			continue
+		}
+		if p.Fragment().Is {
+			ready, waited := d.fragments.Place(p, d.now)
+			for _, w := range waited {
+				waiting = append(waiting, w[packet.Headroom:])
+			}
+			if !ready {
+				continue
+			}
+		}
+		d.queue.Prepare(batch)
+		r.verdict, r.why = d.queue.Handle(p, d.now)
+		if r.verdict == packet.Send {
+			o := outgoing{b: append([]byte(nil), p.Bytes()...), ours: r.why != packet.OK, size: p.CutLen()}
+			if p.NextHop.Family != 0 {
+				o.next = p.NextHop.AddrPort().Addr()
+			}
+			r.sent = append(r.sent, o)
+		}
+	}
+	if len(r.sent) > 0 {
+		r.verdict = packet.Send
+	}
+	return r
+}
+
+// Setup does a shell line of a vector's set-up, or says that it cannot.
+func (d *Director) Setup(line string) error {
+	return d.host.net.setup(line, d.Sysctl)
+}
+
+// Sysctl sets a kernel variable, PATH=VALUE, and says whether it is known.
+func (d *Director) Sysctl(setting string) bool {
+	path, value, ok := strings.Cut(setting, "=")
+	if !ok {
+		return false
+	}
+	path = strings.TrimSpace(path)
+	d.sysctl[path] = value
+	switch path {
+	case "net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding":
+		d.host.forward[0] = number(value) != 0
+	case "net.ipv6.conf.all.forwarding":
+		d.host.forward[1] = number(value) != 0
+	default:
+		if !strings.HasPrefix(path, "net.ipv4.vs.") {
+			return strings.HasPrefix(path, "net.")
+		}
+		return d.setIPVS(strings.TrimPrefix(path, "net.ipv4.vs."))
+	}
+	return true
+}
+
+// pathMTUs tells the balancer what fits on the way to each real server.
+func (d *Director) pathMTUs() {
+	for _, s := range d.table.Services {
+		for _, rs := range s.Servers {
+			d.balancer.SetPathMTU(rs.Addr.Addr(), d.pathMTU(rs.Addr.Addr()))
+		}
+	}
+}
+
+func (d *Director) pathMTU(rip netip.Addr) int {
+	if way := d.host.net.lookup(rip); way.kind == unicast {
+		return d.host.net.mtu(way, rip)
+	}
+	return 0
+}
+
+// errorf is an error that names the rule or command at fault.
+func errorf(what string, err error) error { return fmt.Errorf("%s: %w", what, err) }

@@ -1,0 +1,54 @@
+package replay
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/uvs-project/uvs/config/compat"
+)
+
+// Inapplicable says why a vector is of a kind that uvs has nothing to do with,
+// or "".
+func Inapplicable(v *Vector) string {
+	for _, c := range v.commands() {
+		switch {
+		case c.Op == compat.StartDaemon || c.Op == compat.StopDaemon:
+			return "the multicast synchronisation daemon is not part of uvs"
+		case c.Service != nil && c.Service.Mark != 0 && v.has("inject"):
+			return "firewall marks: uvs names its listens; where packets are only counted by flows, they stand for the mark"
+		case (c.Op == compat.AddServer || c.Op == compat.EditServer) && isDirector(c.Server.Addr.Addr()):
+			return "a real server on the director itself"
+		}
+	}
+	return ""
+}
+
+// commands are those of the vector that can be read.
+func (v *Vector) commands() (all []*compat.Command) {
+	lines := slices.Clone(v.Rules)
+	for _, s := range v.Steps {
+		if s.Op == "ipvsadm" {
+			lines = append(lines, s.Cmd)
+		}
+	}
+	for _, l := range lines {
+		if c, err := compat.Parse(compat.Split(l)); err == nil {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// has says whether a step of v is such.
+func (v *Vector) has(op string) bool {
+	return slices.ContainsFunc(v.Steps, func(s Step) bool { return s.Op == op })
+}
+
+// isDirector says whether the address is the director's in the network of the
+// recordings, or a loopback.
+func isDirector(a netip.Addr) bool {
+	s := a.String()
+	return a.IsLoopback() || strings.HasPrefix(s, "192.0.2.") || strings.HasPrefix(s, "2001:db8:ff:") ||
+		slices.Contains([]string{"10.1.0.1", "10.2.0.1", "10.4.0.1", "2001:db8:1::1", "2001:db8:2::1", "2001:db8:4::1"}, s)
+}

@@ -1,0 +1,241 @@
+package replay
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// A network is what the host knows of addresses, routes and neighbours.
+type network struct {
+	legs   map[string]*leg
+	locals map[netip.Addr]bool
+	routes []route
+	pmtu   map[netip.Addr]int // what ICMP told of the path to an address
+}
+
+type leg struct {
+	name  string
+	mtu   int
+	addrs []netip.Prefix
+	neigh map[netip.Addr]string // to role
+	roles map[string]string
+}
+
+// routeKind is what becomes of a packet that a route takes.
+type routeKind uint8
+
+const (
+	unicast routeKind = iota
+	local
+	broadcast
+	unreachable
+	noRoute
+)
+
+type route struct {
+	dst  netip.Prefix
+	kind routeKind
+	leg  *leg
+	via  netip.Addr // invalid: the destination is on the link
+}
+
+// A hop is where a route leads to.
+type hop struct {
+	kind routeKind
+	leg  *leg
+	next netip.Addr
+}
+
+func newNetwork(t *Topology) (*network, error) {
+	n := &network{legs: map[string]*leg{}, locals: map[netip.Addr]bool{}, pmtu: map[netip.Addr]int{}}
+	for _, l := range t.Legs {
+		out := &leg{name: l.Name, mtu: l.MTU, neigh: map[netip.Addr]string{}, roles: l.Roles}
+		for _, a := range l.Addrs {
+			p, err := netip.ParsePrefix(a)
+			if err != nil {
+				return nil, fmt.Errorf("leg %s: %w", l.Name, err)
+			}
+			out.addrs = append(out.addrs, p)
+			n.locals[p.Addr()] = true
+			n.routes = append(n.routes, route{dst: p.Masked(), leg: out})
+			if p.Addr().Is4() && p.Bits() < 31 {
+				n.routes = append(n.routes, route{dst: netip.PrefixFrom(last(p), 32), kind: broadcast, leg: out})
+			}
+		}
+		for a, role := range l.Neigh {
+			addr, err := netip.ParseAddr(a)
+			if err != nil {
+				return nil, fmt.Errorf("leg %s: %w", l.Name, err)
+			}
+			out.neigh[addr] = role
+		}
+		n.legs[l.Name] = out
+	}
+	for _, a := range t.LocalAddrs {
+		p, err := netip.ParsePrefix(a)
+		if err != nil {
+			return nil, fmt.Errorf("local address: %w", err)
+		}
+		n.locals[p.Addr()] = true
+	}
+	for _, r := range t.Routes {
+		if err := n.addRoute(strings.Fields(r), strings.Contains(r, ":")); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// last is the broadcast address of a subnet.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// addRoute adds a route written as ip route has it: [TYPE] PREFIX [via A]
+// [dev D].
+func (n *network) addRoute(words []string, six bool) error {
+	var r route
+	whole := strings.Join(words, " ")
+	bad := func(err error) error { return fmt.Errorf("route %q: %w", whole, err) }
+	if len(words) > 0 {
+		switch words[0] {
+		case "local":
+			r.kind, words = local, words[1:]
+		case "unreachable":
+			r.kind, words = unreachable, words[1:]
+		case "unicast":
+			words = words[1:]
+		}
+	}
+	if len(words) == 0 {
+		return bad(fmt.Errorf("no destination"))
+	}
+	var err error
+	switch dst := words[0]; {
+	case dst == "default" && six:
+		r.dst = netip.MustParsePrefix("::/0")
+	case dst == "default":
+		r.dst = netip.MustParsePrefix("0.0.0.0/0")
+	case strings.Contains(dst, "/"):
+		if r.dst, err = netip.ParsePrefix(dst); err != nil {
+			return bad(err)
+		}
+	default:
+		a, err := netip.ParseAddr(dst)
+		if err != nil {
+			return bad(err)
+		}
+		r.dst = netip.PrefixFrom(a, a.BitLen())
+	}
+	for rest := words[1:]; len(rest) > 0; rest = rest[2:] {
+		if len(rest) < 2 {
+			return bad(fmt.Errorf("%s without a value", rest[0]))
+		}
+		switch rest[0] {
+		case "via":
+			if r.via, err = netip.ParseAddr(rest[1]); err != nil {
+				return bad(err)
+			}
+		case "dev":
+			r.leg = n.legs[rest[1]]
+			if r.leg == nil && rest[1] != "lo" {
+				return bad(fmt.Errorf("no leg %s", rest[1]))
+			}
+		default:
+			return bad(fmt.Errorf("%s is not known here", rest[0]))
+		}
+	}
+	n.routes = append(n.routes, r)
+	return nil
+}
+
+// lookup finds the way to dst: the longest prefix, the latest of equals.
+func (n *network) lookup(dst netip.Addr) hop {
+	if n.locals[dst] {
+		return hop{kind: local}
+	}
+	best := -1
+	found := hop{kind: noRoute}
+	for _, r := range n.routes {
+		if !r.dst.Contains(dst) || r.dst.Bits() < best {
+			continue
+		}
+		best = r.dst.Bits()
+		found = hop{kind: r.kind, leg: r.leg, next: dst}
+		if r.via.IsValid() {
+			found.next = r.via
+		}
+	}
+	return found
+}
+
+// source is the address that the host sends from to dst, invalid where it has
+// no way.
+func (n *network) source(dst netip.Addr) netip.Addr {
+	h := n.lookup(dst)
+	if h.leg == nil {
+		return netip.Addr{}
+	}
+	return h.leg.source(dst)
+}
+
+// source is the leg's own address of the family, of the same subnet if there is
+// one.
+func (l *leg) source(like netip.Addr) (found netip.Addr) {
+	for _, p := range l.addrs {
+		if p.Addr().Is4() != like.Is4() {
+			continue
+		}
+		if p.Contains(like) {
+			return p.Addr()
+		}
+		if !found.IsValid() {
+			found = p.Addr()
+		}
+	}
+	return found
+}
+
+// mtu is what fits through h to dst.
+func (n *network) mtu(h hop, dst netip.Addr) int {
+	if m := n.pmtu[dst]; m > 0 && m < h.leg.mtu {
+		return m
+	}
+	return h.leg.mtu
+}
+
+// role is the neighbour that h leads to.
+func (h hop) role() string {
+	if r := h.leg.neigh[h.next]; r != "" {
+		return r
+	}
+	return "unknown MAC"
+}
+
+// setup does one shell line of a vector's set-up and says whether it knows it.
+func (n *network) setup(line string, sysctl func(string) bool) error {
+	f := strings.Fields(line)
+	switch {
+	case len(f) > 3 && f[0] == "ip" && f[1] == "route" && f[2] == "add":
+		return n.addRoute(f[3:], strings.Contains(line, ":"))
+	case len(f) > 4 && f[0] == "ip" && f[1] == "-6" && f[2] == "route" && f[3] == "add":
+		return n.addRoute(f[4:], true)
+	case len(f) >= 2 && f[0] == "sysctl":
+		if sysctl(f[len(f)-1]) {
+			return nil
+		}
+	}
+	return fmt.Errorf("set-up %q is not known here", line)
+}
+
+// number reads the value of a sysctl.
+func number(s string) int {
+	n, _ := strconv.Atoi(strings.TrimSpace(s))
+	return n
+}

@@ -1,0 +1,167 @@
+package replay
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// Play tells a new Director the vector v of f and returns the vector as the
+// Director played it: the same inputs with what came of them here.
+func Play(f *File, v *Vector) (*Vector, error) {
+	d, err := New(&f.Topology)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	played := *v
+	played.Steps = make([]Step, len(v.Steps))
+	played.RulesError = ""
+	if err := d.prepare(f, v, &played); err != nil {
+		return nil, err
+	}
+	for i := range v.Steps {
+		s := &played.Steps[i]
+		if err := d.step(f, &v.Steps[i], s); err != nil {
+			return nil, fmt.Errorf("step %d: %w", i, err)
+		}
+	}
+	return &played, nil
+}
+
+// prepare does what stands in front of the steps.
+func (d *Director) prepare(f *File, v *Vector, played *Vector) error {
+	for _, s := range v.Sysctl {
+		if !d.Sysctl(s) {
+			return fmt.Errorf("sysctl %q is not known here", s)
+		}
+	}
+	if v.usesMarks() {
+		if err := d.markFlows(f, v); err != nil {
+			return err
+		}
+	}
+	for _, line := range v.Setup {
+		if err := d.Setup(line); err != nil && !isMarking(line) {
+			return err
+		}
+	}
+	for _, rule := range v.Rules {
+		if status, text := d.Ipvsadm(rule); status != 0 {
+			played.RulesError = fmt.Sprintf("ipvsadm -R: rc %d %s", status, text)
+			if status == 2 {
+				break // a mistake in the arguments ends the run
+			}
+		}
+	}
+	return nil
+}
+
+// isMarking says whether a line of the set-up sets a firewall mark.
+func isMarking(line string) bool {
+	return strings.HasPrefix(line, "nft ") || strings.Contains(line, "fwmark")
+}
+
+// step does one step and notes what came of it.
+func (d *Director) step(f *File, in, out *Step) error {
+	*out = *in
+	out.Out, out.Picks, out.Shows, out.Conns, out.Text, out.RC = nil, nil, nil, nil, "", 0
+	out.Out = append(out.Out, d.Advance(time.Duration(in.At)*time.Millisecond)...)
+	switch in.Op {
+	case "inject":
+		b := append(append([]byte(nil), in.Pkt...), make([]byte, in.Pad)...)
+		out.Out = append(out.Out, d.Inject(b, in.Eth, in.L2 != "")...)
+	case "flows":
+		return d.flows(f, in, out)
+	case "wait":
+		out.Out = append(out.Out, d.Advance(time.Duration(in.At+in.Ms)*time.Millisecond)...)
+	case "ipvsadm":
+		out.RC, out.Text = d.Ipvsadm(in.Cmd)
+	case "sysctl":
+		if !d.Sysctl(in.Cmd) {
+			return fmt.Errorf("sysctl %q is not known here", in.Cmd)
+		}
+	case "sh":
+		return d.Setup(in.Cmd)
+	case "show":
+		return d.show(in, out)
+	default:
+		return fmt.Errorf("the step %q is not known", in.Op)
+	}
+	return nil
+}
+
+func (d *Director) flows(f *File, in, out *Step) error {
+	for _, flow := range f.FlowSets[in.FlowSet] {
+		b, err := flow.build(in.Proto, in.Flags)
+		if err != nil {
+			return err
+		}
+		frames := d.Inject(b, "", false)
+		n := pick(frames, in.Leg)
+		if (n == pickRefused || n == pickReset) && !slices.Contains(out.Picks, n) || n == pickOther {
+			out.Out = append(out.Out, frames...)
+		}
+		out.Picks = append(out.Picks, n)
+	}
+	return nil
+}
+
+func (d *Director) show(in, out *Step) error {
+	out.Shows = map[string]string{}
+	var errs []error
+	for _, what := range in.What {
+		if what == "conn" {
+			for _, c := range d.connections() {
+				out.Conns = append(out.Conns, Conn{
+					Proto: c.Proto, Expires: expires(c.Expires), State: c.State,
+					Client: c.Client.String(), Virtual: c.Virtual.String(), Dest: c.Dest.String(), PE: c.EngineData,
+				})
+			}
+			slices.SortFunc(out.Conns, compareConns)
+		}
+		text, err := d.Show(what)
+		errs = append(errs, err)
+		out.Shows[what] = text
+	}
+	return errors.Join(errs...)
+}
+
+func compareConns(a, b Conn) int {
+	return cmp.Or(
+		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Client, b.Client), cmp.Compare(a.Virtual, b.Virtual),
+		cmp.Compare(a.Dest, b.Dest), cmp.Compare(a.State, b.State), cmp.Compare(a.Expires, b.Expires),
+	)
+}
+
+// usesMarks says whether a service of v is one of a firewall mark.
+func (v *Vector) usesMarks() bool {
+	lines := slices.Clone(v.Rules)
+	for _, s := range v.Steps {
+		if s.Op == "ipvsadm" {
+			lines = append(lines, s.Cmd)
+		}
+	}
+	return slices.ContainsFunc(lines, func(l string) bool { return slices.Contains(strings.Fields(l), "-f") })
+}
+
+// markFlows lets a firewall mark stand for all that the vector's flows are sent
+// to: a service with as many listens.
+func (d *Director) markFlows(f *File, v *Vector) error {
+	for _, s := range v.Steps {
+		proto := uint8(packet.TCP)
+		if s.Proto == "udp" {
+			proto = packet.UDP
+		}
+		for _, flow := range f.FlowSets[s.FlowSet] {
+			d.mark(flow.Dst, proto)
+			d.host.net.locals[flow.Dst.Addr()] = true
+		}
+	}
+	return nil
+}

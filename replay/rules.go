@@ -1,0 +1,186 @@
+package replay
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/uvs-project/uvs/config/compat"
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/lb/sched"
+	"github.com/uvs-project/uvs/modes"
+	"github.com/uvs-project/uvs/packet"
+)
+
+// Ipvsadm does what ipvsadm does with the arguments, and gives its exit status
+// and what it prints.
+func (d *Director) Ipvsadm(args string) (status int, text string) {
+	c, err := compat.Parse(compat.Split(args))
+	if err == nil {
+		err = d.do(c)
+	}
+	if e := new(compat.Error); errors.As(err, &e) {
+		return e.Status, e.Text + "\n"
+	}
+	if err != nil {
+		return 255, err.Error() + "\n"
+	}
+	switch c.Op {
+	case compat.List, compat.Save:
+		return 0, d.list(c)
+	}
+	return 0, ""
+}
+
+// do puts a command into force.
+func (d *Director) do(c *compat.Command) error {
+	if err := d.table.Do(c); err != nil {
+		return err
+	}
+	switch c.Op {
+	case compat.List, compat.Save:
+		return nil
+	case compat.Zero:
+		return d.zero(c)
+	}
+	return d.apply()
+}
+
+// apply gives the balancer the table as a whole.
+func (d *Director) apply() error {
+	var c lb.Config
+	for _, s := range d.table.Services {
+		sc, err := d.service(s)
+		if err != nil {
+			return errorf(s.Key.String(), err)
+		}
+		c.Services = append(c.Services, sc)
+	}
+	if err := d.balancer.Apply(c); err != nil {
+		return err
+	}
+	d.pathMTUs()
+	return nil
+}
+
+// listens are what a service is for.
+func (d *Director) listens(k compat.Key) []lb.Listen {
+	if k.Mark != 0 {
+		return d.marked
+	}
+	return []lb.Listen{{VIP: k.Addr.Addr(), FirstPort: k.Addr.Port(), Proto: k.Proto}}
+}
+
+func (d *Director) service(s *compat.Service) (lb.ServiceConfig, error) {
+	build, err := sched.New(s.Scheduler, sched.Options{Flags: knownFlags(s)})
+	if err != nil {
+		return lb.ServiceConfig{}, err
+	}
+	timeouts := d.table.Timeouts
+	sc := lb.ServiceConfig{
+		Name:      s.Key.String(),
+		Listens:   d.listens(s.Key),
+		Scheduler: build,
+		Timeouts: lb.Timeouts{
+			TCP: time.Duration(timeouts.TCP) * time.Second, TCPFin: time.Duration(timeouts.TCPFin) * time.Second,
+			UDP: time.Duration(timeouts.UDP) * time.Second,
+		},
+		Policy: d.policy(s),
+	}
+	if err := persistence(s, &sc); err != nil {
+		return sc, err
+	}
+	for _, rs := range s.Servers {
+		m, err := d.mode(rs, sc.Listens)
+		if err != nil {
+			return sc, err
+		}
+		sc.RealServers = append(sc.RealServers, lb.RealServerConfig{
+			Address: rs.Addr, Weight: rs.Weight, Mode: m, MaxFlows: rs.Upper, MinFlows: rs.Lower,
+		})
+	}
+	return sc, nil
+}
+
+// knownFlags are the flags that mean something to the scheduler; IPVS keeps the
+// others and ignores them.
+func knownFlags(s *compat.Service) (names []string) {
+	for _, n := range s.Flags.Names(s.Scheduler) {
+		if !strings.HasPrefix(n, "flag-") {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+var modeNames = [...]string{compat.Route: "dr", compat.Masq: "nat", compat.Tunnel: "tun"}
+
+func (d *Director) mode(rs *compat.Server, listens []lb.Listen) (lb.Mode, error) {
+	o := modes.Options{Listens: listens, RealServer: rs.Addr}
+	if rs.Forward == compat.Tunnel {
+		o.Tunnel.Kind = map[string]packet.EncapKind{"gue": packet.GUE, "gre": packet.GRE}[rs.Encap.Type]
+		o.Tunnel.Port, o.Tunnel.Checksum = rs.Encap.Port, rs.Encap.Sum != compat.NoSum
+		if o.Tunnel.Source = d.host.net.source(rs.Addr.Addr()); !o.Tunnel.Source.IsValid() {
+			return nil, fmt.Errorf("no route to %v", rs.Addr.Addr())
+		}
+	}
+	return modes.New(modeNames[rs.Forward], o)
+}
+
+// persistence fills in what -p, -M and --pe say.
+func persistence(s *compat.Service, _ *lb.ServiceConfig) error {
+	if s.Persistent == 0 {
+		return nil
+	}
+	return errors.New("persistence is not there yet")
+}
+
+// policy is what the sysctls and -o say of a service.
+func (d *Director) policy(s *compat.Service) lb.Policy {
+	p := lb.IPVSPolicy()
+	p.OnePacket = s.OnePacket
+	on := func(name string) bool { return number(d.sysctl["net.ipv4.vs."+name]) != 0 }
+	p.Sloppy = on("sloppy_tcp") && s.Proto == packet.TCP || on("sloppy_sctp") && s.Proto == packet.SCTP
+	p.SecureTCP = number(d.sysctl["net.ipv4.vs.secure_tcp"]) == 3
+	if mode, ok := d.sysctl["net.ipv4.vs.conn_reuse_mode"]; ok {
+		p.Reuse = lb.Reuse(number(mode)) & (lb.ReuseClosed | lb.ReuseFinWait)
+	}
+	if on("expire_nodest_conn") {
+		p.Removed = lb.RemovedReschedule
+	}
+	p.ExpireQuiescedTemplates = on("expire_quiescent_template")
+	p.ScheduleICMP = on("schedule_icmp")
+	p.AnswerUnknownReplies = on("nat_icmp_send")
+	return p
+}
+
+// setIPVS puts a variable of IPVS into force that has been set, and says
+// whether it is known.
+func (d *Director) setIPVS(name string) bool {
+	switch name {
+	case "sloppy_tcp", "sloppy_sctp", "secure_tcp", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template",
+		"schedule_icmp", "nat_icmp_send":
+		return d.apply() == nil
+	case "pmtu_disc", "drop_packet", "drop_entry", "am_droprate", "cache_bypass", "snat_reroute", "conntrack",
+		"run_estimation", "sync_threshold", "amemthresh", "backup_only", "ignore_tunneled":
+		return true
+	}
+	return false
+}
+
+// marks notes what the packets of a vector with a firewall mark are sent to.
+func (d *Director) mark(dst netip.AddrPort, proto uint8) {
+	l := lb.Listen{VIP: dst.Addr(), FirstPort: dst.Port(), Proto: proto}
+	for _, m := range d.marked {
+		if m == l {
+			return
+		}
+	}
+	d.marked = append(d.marked, l)
+}
+
+// expires is a duration as IPVS lists it: whole seconds.
+func expires(left time.Duration) int { return int(cmp.Or(left, 0) / time.Second) }

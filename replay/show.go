@@ -1,0 +1,146 @@
+package replay
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/uvs-project/uvs/config/compat"
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+)
+
+// listings are the listings that a vector knows by name.
+var listings = map[string]string{
+	"list":       "-L -n",
+	"conn":       "-L -n -c",
+	"stats":      "-L -n --stats --exact",
+	"persist":    "-L -n --persistent-conn",
+	"thresholds": "-L -n --thresholds",
+	"timeout":    "-L -n --timeout",
+	"save":       "-S -n",
+}
+
+// Show prints the listing of that name.
+func (d *Director) Show(what string) (string, error) {
+	args, ok := listings[what]
+	if !ok {
+		return "", fmt.Errorf("the listing %q is not known", what)
+	}
+	status, text := d.Ipvsadm(args)
+	if status != 0 {
+		return "", fmt.Errorf("ipvsadm %s: status %d: %s", args, status, text)
+	}
+	return text, nil
+}
+
+// list prints what a List or Save asks for.
+func (d *Director) list(c *compat.Command) string {
+	var b strings.Builder
+	var err error
+	switch {
+	case c.Op == compat.Save:
+		err = d.table.WriteRules(&b)
+	case c.List.Connections:
+		err = compat.WriteConnections(&b, d.connections(), c.List.PersistentConn)
+	case c.List.Timeouts:
+		err = d.table.WriteTimeouts(&b)
+	case c.List.Daemon:
+	case c.Service != nil:
+		s := d.table.Find(c.Service.Key)
+		if s == nil {
+			return "No such service\n"
+		}
+		err = d.table.WriteServices(&b, c.List, []*compat.Service{s}, d.counter())
+	default:
+		err = d.table.WriteList(&b, c.List, d.counter())
+	}
+	if err != nil {
+		panic(err) // a strings.Builder takes everything
+	}
+	return b.String()
+}
+
+// counter reads the counters once.
+func (d *Director) counter() compat.Counter {
+	stats := d.balancer.Stats()
+	return func(s *compat.Service, rs *compat.Server) compat.Counts {
+		for i := range stats.Services {
+			svc := &stats.Services[i]
+			if svc.Name != s.Key.String() {
+				continue
+			}
+			if rs == nil {
+				return counts(&svc.Measured)
+			}
+			for j := range svc.RealServers {
+				r := &svc.RealServers[j]
+				if r.Removed || r.Endpoint.AddrPort() != rs.Addr {
+					continue
+				}
+				c := counts(&r.Measured)
+				c.Active, c.Inactive = r.ActiveFlows, r.InactiveFlows
+				return c
+			}
+		}
+		return compat.Counts{}
+	}
+}
+
+func counts(m *lb.Measured) compat.Counts {
+	return compat.Counts{
+		Connections: m.SinceZero.Flows,
+		InPackets:   m.SinceZero.RequestPackets, OutPackets: m.SinceZero.ReplyPackets,
+		InBytes: m.SinceZero.RequestBytes, OutBytes: m.SinceZero.ReplyBytes,
+	}
+}
+
+// connections are the flows as IPVS lists them.
+func (d *Director) connections() (all []compat.Connection) {
+	for f := range d.balancer.Flows(d.now) {
+		t := &f.Tuple
+		dest := f.Server.Endpoint.AddrPort()
+		dest = netip.AddrPortFrom(dest.Addr(), f.Server.DestinationPort(t.DstPort))
+		all = append(all, compat.Connection{
+			Proto:   protoName(t.Proto),
+			Expires: f.Left,
+			State:   stateName(f.State, t.Proto),
+			Client:  netip.AddrPortFrom(t.Src.Netip(t.Family), t.SrcPort),
+			Virtual: netip.AddrPortFrom(t.Dst.Netip(t.Family), t.DstPort),
+			Dest:    dest,
+		})
+	}
+	return all
+}
+
+func protoName(p uint8) string {
+	switch p {
+	case packet.TCP:
+		return "TCP"
+	case packet.UDP:
+		return "UDP"
+	case packet.SCTP:
+		return "SCTP"
+	}
+	return "IP"
+}
+
+// sctpStates are the names that IPVS has for states of SCTP, where they are not
+// ours in capitals.
+var sctpStates = map[lb.State]string{
+	lb.SCTPCookieSent:       "C-SENT",
+	lb.SCTPCookieReplied:    "C-REPLIED",
+	lb.SCTPShutdownSent:     "S-SENT",
+	lb.SCTPShutdownReceived: "S-RECEIVED",
+	lb.SCTPShutdownAckSent:  "S-ACK-SENT",
+}
+
+// stateName is the state as IPVS lists it.
+func stateName(s lb.State, proto uint8) string {
+	if proto == packet.SCTP {
+		if n := sctpStates[s]; n != "" {
+			return n
+		}
+	}
+	return strings.ToUpper(s.String())
+}
