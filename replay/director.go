@@ -102,39 +102,26 @@ func (d *Director) Inject(b []byte, eth string, toAll bool) []Frame {
 
 // balance takes b through the balancer as a queue of the live road does.
 func (d *Director) balance(b []byte) (r handled) {
-	waiting := [][]byte{b}
-	for len(waiting) > 0 {
-		b, waiting = waiting[0], waiting[1:]
-		batch := make([]packet.Packet, 1)
-		p := &batch[0]
-		n := copy(d.buf[packet.Headroom:], b)
-		p.Reset(d.buf, packet.Headroom, packet.Headroom+n)
-		if why := p.Parse(); why != packet.OK {
-			r.why = why
-			continue
-		}
-		if p.Fragment().Is {
-			ready, waited := d.fragments.Place(p, d.now)
-			for _, w := range waited {
-				waiting = append(waiting, w[packet.Headroom:])
-			}
-			if !ready {
-				continue
-			}
-		}
-		d.queue.Prepare(batch)
-		r.verdict, r.why = d.queue.Handle(p, d.now)
-		if r.verdict == packet.Send {
-			o := outgoing{b: append([]byte(nil), p.Bytes()...), ours: r.why != packet.OK, size: p.CutLen()}
-			if p.NextHop.Family != 0 {
-				o.next = p.NextHop.AddrPort().Addr()
-			}
-			r.sent = append(r.sent, o)
-		}
+	batch := make([]packet.Packet, 1)
+	p := &batch[0]
+	p.Reset(d.buf, packet.Headroom, packet.Headroom+copy(d.buf[packet.Headroom:], b))
+	if why := p.Parse(); why != packet.OK {
+		return handled{why: why}
 	}
-	if len(r.sent) > 0 {
-		r.verdict = packet.Send
+	d.queue.Prepare(batch)
+	decide := func(p *packet.Packet) {
+		verdict, why := d.queue.Handle(p, d.now)
+		part := handledPart{verdict: verdict, why: why, b: append([]byte(nil), p.Bytes()...), cut: p.CutLen()}
+		if p.NextHop.Family != 0 {
+			part.next = p.NextHop.AddrPort().Addr()
+		}
+		r.parts = append(r.parts, part)
 	}
+	if p.Fragment().Is {
+		d.fragments.Carry(p, d.now, decide)
+		return r
+	}
+	decide(p)
 	return r
 }
 

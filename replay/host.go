@@ -25,20 +25,25 @@ type host struct {
 	out     []Frame
 }
 
-// handled is what became of a packet in the balancer.
+// handled is what became of a packet in the balancer: a decision for each packet
+// whose turn it was, none for a fragment that waits.
 type handled struct {
-	verdict packet.Verdict
-	why     packet.Reason
-	sent    []outgoing // with the verdict Send
+	why   packet.Reason // OK, or why the packet could not be read
+	parts []handledPart
 }
 
-// outgoing is a packet that the balancer sends.
-type outgoing struct {
-	b    []byte
-	next netip.Addr // the neighbour it goes to; invalid: by its destination
-	ours bool       // an answer of uvs's own, not a packet carried on
-	size int        // to leave in fragments of that many bytes; 0: as it is
+// A handledPart is one decision of the balancer.
+type handledPart struct {
+	verdict packet.Verdict
+	why     packet.Reason
+	b       []byte     // the packet, rewritten or as it came
+	next    netip.Addr // the neighbour it goes to; invalid: by its destination
+	cut     int        // to leave in fragments of that many bytes; 0: as it is
 }
+
+// ours says whether the balancer sends an answer of its own instead of carrying
+// the packet on.
+func (p *handledPart) ours() bool { return p.verdict == packet.Send && p.why != packet.OK }
 
 const (
 	etherIPv4 = "0800"
@@ -149,32 +154,43 @@ func (h *host) deliver(b []byte, p *header) {
 	if p.ttl > 1 {
 		setTTL(mine, p.ttl-1)
 	}
-	switch r := h.balance(mine); r.verdict {
-	case packet.Pass, packet.Return:
-		h.local(b, p)
-	case packet.Send:
-		h.leave(b, p, r)
+	r := h.balance(mine)
+	for i := range r.parts {
+		part := &r.parts[i]
+		switch part.verdict {
+		case packet.Pass, packet.Return:
+			h.local(h.asItCame(b, p, part))
+		case packet.Send:
+			h.leave(b, p, part)
+		}
 	}
 }
 
+// asItCame is the packet of a decision before its TTL was decremented: b, unless
+// the decision is about another fragment, or the whole of several.
+func (h *host) asItCame(b []byte, p *header, part *handledPart) []byte {
+	if !p.frag {
+		return b
+	}
+	whole := append([]byte(nil), part.b...)
+	setTTL(whole, p.ttl)
+	return whole
+}
+
 // leave takes out what the balancer made of b.
-func (h *host) leave(b []byte, p *header, r handled) {
+func (h *host) leave(b []byte, p *header, part *handledPart) {
 	switch {
-	case r.why == packet.NoRealServer:
-		for _, o := range r.sent {
-			h.unseen(o.b, p.ttl)
-		}
+	case part.why == packet.NoRealServer:
+		h.unseen(part.b, p.ttl)
 	case p.ttl <= 1: // dies before it could be too big
 		h.complain(b, timeExceeded, 0)
 		return
 	}
-	for _, o := range r.sent {
-		s := sending{next: o.next, size: o.size}
-		if !o.ours {
-			s.about = b
-		}
-		h.send(o.b, s)
+	s := sending{next: part.next, size: part.cut}
+	if !part.ours() {
+		s.about = b
 	}
+	h.send(part.b, s)
 }
 
 // unseen gives the packet inside an ICMP error the TTL that it came with: the
@@ -218,18 +234,17 @@ func (h *host) carry(b []byte, p *header, way hop) {
 	mine := append([]byte(nil), b...)
 	setTTL(mine, p.ttl-1)
 	r := h.balance(mine)
-	switch r.verdict {
-	case packet.Return:
-		setTTL(b, p.ttl-1)
-		h.send(b, sending{})
-	case packet.Pass:
-		h.local(b, p)
-	case packet.Send:
-		for _, o := range r.sent {
-			if !o.ours && p.l4 > 20 && !p.six {
-				rerecord(o.b, way.leg.source(p.dst))
+	for i := range r.parts {
+		switch part := &r.parts[i]; part.verdict {
+		case packet.Return:
+			h.send(part.b, sending{})
+		case packet.Pass:
+			h.local(h.asItCame(b, p, part))
+		case packet.Send:
+			if !part.ours() && p.l4 > 20 && !p.six {
+				rerecord(part.b, way.leg.source(p.dst))
 			}
-			h.send(o.b, sending{next: o.next, size: o.size, about: b})
+			h.send(part.b, sending{next: part.next, size: part.cut, about: b})
 		}
 	}
 }

@@ -9,28 +9,28 @@ import (
 // local is the host's own stack for what is sent to it and not balanced: it
 // answers pings, refuses ports and protocols that nobody serves, and has no
 // open socket.
-func (h *host) local(b []byte, p *header) {
+func (h *host) local(b []byte) {
+	p := readHeader(b)
 	if p.frag {
 		whole := h.parts.take(b, nil, h.now)
 		if whole == nil {
 			return
 		}
 		b = whole.b
-		again := readHeader(b)
-		p = &again
+		p = readHeader(b)
 	}
 	if p.six {
-		h.local6(b, p)
+		h.local6(b)
 		return
 	}
 	t := b[p.l4:]
 	switch p.proto {
 	case protoICMP:
-		h.localICMP(b, p, t)
+		h.localICMP(b, &p, t)
 	case protoTCP:
-		h.localTCP(p, t)
+		h.localTCP(&p, t)
 	case protoUDP, protoUDPLite:
-		if goodDatagram(p, t) {
+		if goodDatagram(&p, t) {
 			h.complain(b, portUnreachable, 0)
 		}
 	case protoIGMP, protoPIM:
@@ -40,7 +40,7 @@ func (h *host) local(b []byte, p *header) {
 }
 
 // local6 walks the extension headers as their handlers do.
-func (h *host) local6(b []byte, _ *header) {
+func (h *host) local6(b []byte) {
 	proto, at, named := b[6], 40, 6
 	p := readHeader(b)
 	for {

@@ -156,28 +156,7 @@ func needsFirst(p *packet.Packet) bool {
 
 // carryFragment handles those fragments whose turn it is now that p has come.
 func (l *loop) carryFragment(p *packet.Packet, now time.Duration) {
-	key := keyOf(p)
-	whose, all := l.road.fragments.place(p, now, &l.count)
-	switch whose {
-	case itsOwn:
-		l.decide(p, now)
-	case asLeader:
-		l.decide(p, now)
-		for _, follower := range l.road.fragments.follow(key, &l.count) {
-			l.decide(follower, now)
-		}
-	case allOf:
-		parts := make([]*packet.Packet, len(all))
-		for i, b := range all {
-			parts[i] = parsed(b)
-		}
-		datagram, why := packet.Assemble(parts)
-		if why != packet.OK {
-			l.count.drop(why)
-			return
-		}
-		l.decide(datagram, now)
-	}
+	l.road.fragments.carry(p, now, &l.count, func(p *packet.Packet) { l.decide(p, now) })
 }
 
 // decide asks the handler and does what it says.

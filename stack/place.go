@@ -6,9 +6,35 @@ import (
 	"github.com/uvs-project/uvs/packet"
 )
 
-// Fragments gives later fragments the ports of their first, as a Road does
-// before it calls its Handler, for who takes packets to a Handler without a
-// Road.
+// carry places the fragment p and has those decided upon whose turn it is now,
+// in their order.
+func (t *fragments) carry(p *packet.Packet, now time.Duration, count *counters, decide func(*packet.Packet)) {
+	key := keyOf(p)
+	whose, all := t.place(p, now, count)
+	switch whose {
+	case itsOwn:
+		decide(p)
+	case asLeader:
+		decide(p)
+		for _, follower := range t.follow(key, count) {
+			decide(follower)
+		}
+	case allOf:
+		parts := make([]*packet.Packet, len(all))
+		for i, b := range all {
+			parts[i] = parsed(b)
+		}
+		datagram, why := packet.Assemble(parts)
+		if why != packet.OK {
+			count.drop(why)
+			return
+		}
+		decide(datagram)
+	}
+}
+
+// Fragments carries fragments as a Road does before it calls its Handler, for
+// who takes packets to a Handler without a Road.
 type Fragments struct {
 	table *fragments
 	count counters
@@ -17,10 +43,9 @@ type Fragments struct {
 // NewFragments knows no fragment yet.
 func NewFragments() *Fragments { return &Fragments{table: newFragments()} }
 
-// Place gives the parsed fragment p its ports and says whether it can be
-// handled now. With a first fragment come those that waited for it, to be
-// handled behind it: whole packets behind packet.Headroom, still to be parsed,
-// which belong to the caller now.
-func (f *Fragments) Place(p *packet.Packet, now time.Duration) (ready bool, waited [][]byte) {
-	return f.table.place(p, now, &f.count)
+// Carry takes in the parsed fragment p and calls decide for each packet whose
+// turn it is now: for p, for those that waited for it, for the datagram that it
+// completes, or for none. They are the caller's until Carry returns.
+func (f *Fragments) Carry(p *packet.Packet, now time.Duration, decide func(*packet.Packet)) {
+	f.table.carry(p, now, &f.count, decide)
 }
