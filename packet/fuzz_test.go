@@ -26,6 +26,8 @@ func seeds() [][]byte {
 		pt.Echo(host(client4), host(vip4)), pt.Echo(host(client6), host(vip6)),
 		pt.TCP(client6, vip6, pt.HopByHop, pt.Routing(1), pt.Authentication, pt.AtomicFragment, pt.DestinationOptions),
 		pt.Error(host(client4), host(vip4), 3, 4, 1400, sent4), pt.Error(host(client4), host(vip4), 11, 0, 32<<16, append(sent4[:80:80], make([]byte, 64)...)),
+		pt.Error(host(dip4), host(dip4), 3, 4, 1400, pt.IP(host(dip4), host(rs4), 4, sent4)), pt.Error(host(dip6), host(dip6), 1, 0, 0, pt.IP(host(dip6), host(rs6), 41, sent6)),
+		pt.TCP(client4, vip4, pt.SYN, pt.TCPOptions([]byte{1, 2, 4, 5, 0xb4, 4, 2, 0})),
 		pt.Error(host(client6), host(vip6), 2, 0, 1280, sent6), pt.Error(host(client6), host(vip6), 1, 4, 0, pt.Fragments(sent6, 48)[0]),
 		pt.IP(host(dip4), host(rs4), 4, sent4), pt.IP(host(dip6), host(rs6), 41, sent6, pt.TOS(3)),
 		pt.IP(host(dip4), host(rs4), 47, append([]byte{0x80, 0, 0x86, 0xdd, 0, 0, 0, 0}, sent6...)),
@@ -112,6 +114,20 @@ func FuzzPacket(f *testing.F) {
 		p.Parse()
 		if p.ReplyReset() {
 			examine(t, p, right, "reset")
+		}
+		p = load()
+		p.Parse()
+		if p.ReplyAbort() {
+			examine(t, p, right, "abort")
+		}
+		p = load()
+		p.Parse()
+		p.ClampMSS(1000)
+		examine(t, p, right, "clamp")
+		p = load()
+		p.Parse()
+		if e, ok := p.ReadTunnelError(); ok && p.ReplyTunnelError(&e, 1300) {
+			examine(t, p, false, "tunnel error") // the embedded packet was not looked at
 		}
 		p = load()
 		p.Parse()

@@ -38,41 +38,40 @@ func (p *Packet) parseEmbedded(b []byte) {
 	}
 	off := p.l4 + icmpHeaderLen
 	e := b[off:]
-	var (
-		l4       int
-		proto    uint8
-		src, dst Addr
-	)
-	if p.family == IPv4 {
-		if len(e) < 20 || e[0]>>4 != 4 || binary.BigEndian.Uint16(e[6:8])&0x1fff != 0 {
-			return
-		}
-		l4, proto = int(e[0]&0x0f)*4, e[9]
-		if l4 < 20 {
-			return
-		}
-		src.set4(e[12:16])
-		dst.set4(e[16:20])
-	} else {
-		if len(e) < 40 || e[0]>>4 != 6 {
-			return
-		}
-		h, why := walk6(e)
-		if why != OK || h.frag.Offset != 0 {
-			return
-		}
-		l4, proto = h.l4, h.proto
-		src, dst = Addr(e[8:24]), Addr(e[24:40])
-	}
-	if proto != TCP && proto != UDP && proto != SCTP || len(e) < l4+4 {
+	h, ok := readHeader(e)
+	if !ok || h.family != p.family || h.proto != TCP && h.proto != UDP && h.proto != SCTP || len(e) < h.l4+4 {
 		return
 	}
-	t := e[l4:]
+	t := e[h.l4:]
 	p.isErr = true
-	p.inner = embedded{off: off, l4: off + l4, proto: proto}
+	p.inner = embedded{off: off, l4: off + h.l4, proto: h.proto}
 	p.Tuple = Tuple{
-		Src: dst, Dst: src,
+		Src: h.dst, Dst: h.src,
 		SrcPort: binary.BigEndian.Uint16(t[2:4]), DstPort: binary.BigEndian.Uint16(t[0:2]),
-		Proto: proto, Family: p.family,
+		Proto: h.proto, Family: p.family,
 	}
+}
+
+// ipHeader is what tells apart the packets that an ICMP error may be about.
+type ipHeader struct {
+	src, dst Addr
+	l4       int // offset of the transport header
+	family   uint8
+	proto    uint8
+}
+
+// readHeader reads the IP header of a packet that is cut short as often as not.
+// It says false for a later fragment too, whose payload is no header.
+func readHeader(e []byte) (h ipHeader, ok bool) {
+	switch {
+	case len(e) >= 20 && e[0]>>4 == IPv4:
+		h = ipHeader{family: IPv4, l4: int(e[0]&0x0f) * 4, proto: e[9]}
+		h.src.set4(e[12:16])
+		h.dst.set4(e[16:20])
+		return h, h.l4 >= 20 && binary.BigEndian.Uint16(e[6:8])&0x1fff == 0
+	case len(e) >= 40 && e[0]>>4 == IPv6:
+		x, why := walk6(e)
+		return ipHeader{Addr(e[8:24]), Addr(e[24:40]), x.l4, IPv6, x.proto}, why == OK && x.frag.Offset == 0
+	}
+	return h, false
 }

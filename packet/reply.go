@@ -136,6 +136,48 @@ func (p *Packet) ReplyReset() bool {
 	return p.Parse() == OK
 }
 
+// ReplyAbort turns p, an SCTP packet, in place into the ABORT that a host
+// without such an association would answer (RFC 9260 section 8.4). It says
+// false, and leaves p alone, where none may be sent: to an ABORT, to a packet
+// without a chunk or with a wrong checksum, to a fragment, from or to an address
+// that is not a single host's. After it p is parsed anew.
+func (p *Packet) ReplyAbort() bool {
+	const (
+		chunkInit  = 1
+		chunkAbort = 6
+		chunkLen   = 4
+		initLen    = chunkLen + 16
+		reflected  = 1 // the T bit: the verification tag is that of the packet
+	)
+	t := p.buf[p.start+p.l4 : p.end]
+	chunk := p.SCTPChunk()
+	if chunk == NoChunk || chunk == chunkAbort || p.frag.Is || !p.mayBeAnswered(PortUnreachable) || !p.TransportChecksumOK() {
+		return false
+	}
+	tag, flags := binary.BigEndian.Uint32(t[4:8]), uint8(reflected)
+	if chunk == chunkInit {
+		if len(t) < sctpHeaderLen+initLen {
+			return false
+		}
+		tag, flags = binary.BigEndian.Uint32(t[sctpHeaderLen+chunkLen:]), 0
+	}
+	head := 20
+	if p.family == IPv6 {
+		head = 40
+	}
+	tuple := p.Tuple.Reverse()
+	p.Reset(p.buf, p.start, p.start+head+sctpHeaderLen+chunkLen)
+	t = p.putOwnHeader(SCTP, &tuple.Src, &tuple.Dst)
+	clear(t)
+	binary.BigEndian.PutUint16(t[0:2], tuple.SrcPort)
+	binary.BigEndian.PutUint16(t[2:4], tuple.DstPort)
+	binary.BigEndian.PutUint32(t[4:8], tag)
+	t[sctpHeaderLen], t[sctpHeaderLen+1] = chunkAbort, flags
+	binary.BigEndian.PutUint16(t[sctpHeaderLen+2:], chunkLen)
+	fillSCTP(t)
+	return p.Parse() == OK
+}
+
 // putOwnHeader writes the IP header of a packet that uvs itself sends, which is
 // to become p, sets what a checksum needs to know, and gives the bytes of the
 // transport.

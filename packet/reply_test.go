@@ -2,6 +2,7 @@ package packet_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"github.com/uvs-project/uvs/packet"
@@ -113,6 +114,48 @@ func TestReplyReset(t *testing.T) {
 			p := pt.ParsedVNet(t, tt.in)
 			before := bytes.Clone(p.Bytes())
 			if got := p.ReplyReset(); got != (tt.want != nil) {
+				t.Fatalf("answers: %v", got)
+			}
+			if tt.want == nil {
+				tt.want = before
+			}
+			diff(t, p.Bytes(), tt.want)
+		})
+	}
+}
+
+func TestReplyAbort(t *testing.T) {
+	// abort has the verification tag and the flags of the chunk.
+	abort := func(b []byte, tag uint32, flags byte) []byte {
+		at := 20
+		if b[0]>>4 == 6 {
+			at = 40
+		}
+		binary.BigEndian.PutUint32(b[at+4:], tag)
+		b[at+13] = flags
+		return pt.Mend(b)
+	}
+	const initiateTag, verificationTag = 0x00070e15, 0x11223344 // of the test's packets
+	tests := []struct {
+		name string
+		in   []byte
+		want []byte // nil: no answer
+	}{
+		{name: "an INIT, by its own tag", in: pt.SCTP(client4, vip4, 1, pt.Pad(16)), want: abort(pt.SCTP(vip4, client4, 6, pt.DF), initiateTag, 0)},
+		{name: "the same over IPv6", in: pt.SCTP(client6, vip6, 1, pt.Pad(16), pt.HopByHop), want: abort(pt.SCTP(vip6, client6, 6), initiateTag, 0)},
+		{name: "data, by the tag that it carries", in: pt.SCTP(client4, vip4, 0, pt.Pad(100)), want: abort(pt.SCTP(vip4, client4, 6, pt.DF), verificationTag, 1)},
+		{name: "not to an ABORT", in: pt.SCTP(client4, vip4, 6)},
+		{name: "not to an INIT without its tag", in: pt.SCTP(client4, vip4, 1, pt.Pad(4))},
+		{name: "not to a wrong checksum", in: pt.SCTP(client4, vip4, 1, pt.Pad(16), pt.WrongSum)},
+		{name: "not to a packet without a chunk", in: pt.Cut(pt.SCTP(client4, vip4, 1), 32)},
+		{name: "not to a fragment", in: pt.Fragments(pt.SCTP(client4, vip4, 0, pt.Pad(100)), 64)[0]},
+		{name: "not to TCP", in: pt.TCP(client4, vip4, pt.SYN, pt.Pad(16))},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := pt.Parsed(t, tt.in)
+			before := bytes.Clone(p.Bytes())
+			if got := p.ReplyAbort(); got != (tt.want != nil) {
 				t.Fatalf("answers: %v", got)
 			}
 			if tt.want == nil {
