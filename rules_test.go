@@ -44,7 +44,7 @@ var imports = map[string][]string{
 	"cmd/uvs":           {"any"},
 	"integration":       {"integration/lab"},
 	"integration/lab":   {},
-	"integration/bench": {"integration/lab"},
+	"integration/bench": {"admin", "integration/lab"},
 	"integration/echo":  {"integration/lab"},
 
 	"integration/conformance": {"replay"},

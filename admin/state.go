@@ -36,6 +36,7 @@ type DeviceState struct {
 	Queues   int    `json:"queues"`
 	Offloads string `json:"offloads"` // what the kernel granted
 	Egress   string `json:"egress"`
+	FastLane string `json:"fast_lane"` // on, or why it is off
 }
 
 // FlowState is the flow table.
@@ -46,6 +47,7 @@ type FlowState struct {
 	Expired uint64 `json:"expired"`
 	Evicted uint64 `json:"evicted"` // because the table was full
 	Dropped uint64 `json:"dropped"` // by drop_entry
+	InLane  int    `json:"in_lane"` // directions of flows that the fast lane carried when it was last swept
 }
 
 // DefenceState is what is given up just now, and under which pressure.

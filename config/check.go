@@ -77,7 +77,10 @@ func (fs *faults) checkDevice() {
 		fs.between("device.queues", int(d.Queues), 1, maxQueues)
 	}
 	oneOf(fs, "device.egress", d.Egress, EgressAuto, EgressKernel, EgressLink)
-	oneOf(fs, "device.offload", d.Offload, OffloadAuto, OffloadOff)
+	oneOf(fs, "device.offload", d.Offload, OffloadAuto, OffloadOff, OffloadRequired)
+	if d.Offload == OffloadRequired && d.Egress == EgressKernel {
+		fs.add("device.offload", "the fast lane goes past the host's routing, which egress kernel asks for: set egress to auto, or offload to off")
+	}
 	fs.between("device.table", d.Table, minTable, maxTable)
 	if fs.cfg.Node == "" || strings.ContainsFunc(fs.cfg.Node, isSpaceOrControl) {
 		fs.add("node", "%q is not a name: it must not be empty and not hold spaces", fs.cfg.Node)

@@ -66,10 +66,11 @@ const (
 // Offload says whether established flows may take a fast lane in the kernel.
 type Offload string
 
-// The settings of Offload. There is no fast lane yet, so both mean the same.
+// The settings of Offload.
 const (
-	OffloadAuto Offload = "auto"
-	OffloadOff  Offload = "off"
+	OffloadAuto     Offload = "auto"     // where the kernel and the permissions allow it
+	OffloadOff      Offload = "off"      // every packet crosses the TUN device
+	OffloadRequired Offload = "required" // or uvs does not start
 )
 
 // Addresses are the director's own addresses.

@@ -86,7 +86,7 @@ func TestParseRefuses(t *testing.T) {
 			want: []string{
 				"device.queues: 65 is out of range, 1 to 64",
 				`device.egress: "both" is none of auto, kernel, link`,
-				`device.offload: "on" is none of auto, off`,
+				`device.offload: "on" is none of auto, off, required`,
 				"device.table: 254 is out of range, 256 to 32756",
 				`lan.announce: "on" is none of auto, off`,
 				"limits.flows: 0 is out of range, 1 to 268435456",

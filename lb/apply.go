@@ -56,6 +56,7 @@ func (b *Balancer) Apply(c Config) error {
 	b.byName = byName
 	b.servers.byID.Store(&byID) // before the services that pick from it
 	b.state.Store(next)
+	b.takeBack()
 	return nil
 }
 
@@ -230,6 +231,8 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		rs.id = uint32(len(*byID))
 		*byID = append(*byID, rs)
 	}
+	rs.offload = b.table.offload
+	rs.carriedBefore = rs.carried()
 	a.servers = append(a.servers, rs)
 	return rs
 }

@@ -23,6 +23,8 @@ type Options struct {
 
 	// OnDefence is told when a defence was switched on or off; nil: nobody is.
 	OnDefence func(DefenceState)
+
+	Offload Offload // carries established flows; nil: nothing does
 }
 
 const defaultFlows = 4_000_000
@@ -72,6 +74,7 @@ func New(o Options) (*Balancer, error) {
 	if b.table, err = newTable(o.Flows, b.servers); err != nil {
 		return nil, err
 	}
+	b.table.offload = o.Offload
 	b.state.Store(new(snapshot))
 	for i := range o.Queues {
 		b.queues = append(b.queues, &Queue{b: b, index: i})
@@ -140,7 +143,11 @@ func (b *Balancer) Close() { b.table.close() }
 func (b *Balancer) SetPathMTU(rip netip.Addr, mtu int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.pathMTU[rip] == mtu {
+		return
+	}
 	b.pathMTU[rip] = mtu
+	defer b.takeBack()
 	addr, family := packet.AddrFrom(rip)
 	for _, a := range b.accounts {
 		for _, rs := range a.servers {

@@ -49,6 +49,9 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 	d, ok := q.b.table.lookup(t, hash, ev, opens, tickOf(now), f)
 	if ok {
 		q.hit.add(1)
+		if q.b.table.offload != nil && q.hit.value()%offerEvery == 0 && ev != eventPeek {
+			q.b.table.offer(f)
+		}
 	} else {
 		svc := q.b.state.Load().find(t)
 		if svc == nil || ev == eventPeek {

@@ -37,7 +37,8 @@ func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
 
 	s := &t.shards[id]
 	s.mu.Lock()
-	if other, ok := t.findLocked(s, &f.Tuple, hash); ok {
+	if n := t.entryLocked(s, &f.Tuple, hash); n != 0 {
+		other := t.flow(&t.entries.all[n])
 		s.mu.Unlock()
 		t.live.Add(-1)
 		f.Server.release()
@@ -60,20 +61,6 @@ func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
 	}
 	h.entry = n
 	return t.claimReply(f, s, gen, reply, h)
-}
-
-// findLocked finds the flow of a request tuple in its shard, due or not.
-func (t *Table) findLocked(s *shard, key *packet.Tuple, hash uint64) (Flow, bool) {
-	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
-		slot := s.at(i)
-		if slot.tag() != uint32(hash) || slot.isReply() {
-			continue
-		}
-		if e := &t.entries.all[slot.entry()]; e.tuple == *key {
-			return t.flow(e), true
-		}
-	}
-	return Flow{}, false
 }
 
 // allocateLocked takes an entry and room for its slot; 0 says that there is

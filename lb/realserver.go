@@ -39,6 +39,9 @@ type record struct {
 	opened  atomic.Uint64 // flows ever
 	traffic traffic
 	meter   meter
+
+	offload       Offload // nil: none
+	carriedBefore Traffic // what its accounts had when the record was made
 }
 
 // freed is the value of flows from which no acquire can climb out.
@@ -62,6 +65,16 @@ func (r *record) acquire() bool {
 func (r *record) counted() Traffic {
 	t := r.traffic.sum()
 	t.Flows = r.opened.Load()
+	t.add(r.carried().since(r.carriedBefore))
+	return t
+}
+
+// carried is what the Offload has counted on the accounts of r's id.
+func (r *record) carried() (t Traffic) {
+	if r.offload != nil {
+		t.RequestPackets, t.RequestBytes = r.offload.Count(r.accountOf(Request))
+		t.ReplyPackets, t.ReplyBytes = r.offload.Count(r.accountOf(Reply))
+	}
 	return t
 }
 

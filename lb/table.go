@@ -31,6 +31,7 @@ import (
 type Table struct {
 	seed      uint64 // random per process
 	servers   *registry
+	offload   Offload // nil: every packet comes to Handle
 	limit     int64
 	shardBits int
 
@@ -64,6 +65,7 @@ type entry struct {
 const (
 	flagLive     = 1 << iota // holds a flow
 	flagOneSided             // the mode's real servers answer the client directly
+	flagOffered              // the offload may carry packets of it
 )
 
 const (
@@ -286,6 +288,9 @@ func (t *Table) changeLocked(s *shard, n uint32, rs *RealServer, state State) {
 	case was && !is:
 		rs.active.Add(-1)
 	}
+	if !state.offerable() {
+		t.withdrawLocked(e)
+	}
 	e.state = state
 	t.unfileLocked(n)
 	t.fileLocked(s, n)
@@ -295,6 +300,7 @@ func (t *Table) changeLocked(s *shard, n uint32, rs *RealServer, state State) {
 // gives the result to removeReply once it holds no lock.
 func (t *Table) removeLocked(s *shard, n uint32) (reply hint) {
 	e := &t.entries.all[n]
+	t.withdrawLocked(e)
 	f := t.flow(e)
 	if tuple, ok := f.Server.Mode.ReplyTuple(f); ok {
 		reply = hint{hash: tuple.Hash(t.seed), entry: n}

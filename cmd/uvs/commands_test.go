@@ -136,9 +136,9 @@ func TestStatusPrintsTheState(t *testing.T) {
 	s := admin.State{
 		Node: "lb1", Version: "v1", Started: start,
 		Config:   admin.ConfigState{File: "/etc/uvs.yaml", Loaded: start, LastError: "a: wrong\nb: wrong too"},
-		Device:   admin.DeviceState{Name: "uvs0", Queues: 2, Offloads: "checksum tso", Egress: "auto"},
+		Device:   admin.DeviceState{Name: "uvs0", Queues: 2, Offloads: "checksum tso", Egress: "auto", FastLane: "on"},
 		Warnings: []string{"net.x is not 1"},
-		Flows:    admin.FlowState{Now: 1, Limit: 2, Created: 3, Expired: 4, Evicted: 5, Dropped: 6},
+		Flows:    admin.FlowState{Now: 1, Limit: 2, Created: 3, Expired: 4, Evicted: 5, Dropped: 6, InLane: 34},
 		Defence:  admin.DefenceState{DropEntry: true, DropPacket: 7, SecureTCP: true, FewFlows: true, LowMemory: true},
 		Lookups:  admin.LookupState{Hit: 6, MissSYN: 7, MissNonSYN: 8},
 		Packets:  admin.PacketState{Received: 9, Sent: 10, Passed: 11, Returned: 12, Dropped: 13, ByLink: 14, ByKernel: 15},
@@ -165,6 +165,7 @@ last reload failed   a: wrong
 device               uvs0, 2 queues, offloads checksum tso, egress auto
 flows                1 of 2; 3 created, 4 expired, 5 evicted
 defence              drop_entry, drop_packet 1 in 7, secure_tcp; the flow table is nearly full; memory is low; 6 flows dropped
+fast lane            on; 34 directions of flows
 per second           29 flows; 30 packets and 31 bytes in, 32 and 33 out
 lookups              6 hit, 7 missed and could open a flow, 8 missed otherwise
 packets              9 received, 10 sent, 11 passed up, 12 returned, 13 dropped

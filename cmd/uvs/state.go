@@ -21,7 +21,7 @@ func (d *director) state() admin.State {
 		Started: d.started,
 		Config:  admin.ConfigState{File: d.file, Loaded: d.loaded},
 		Device: admin.DeviceState{
-			Name: d.tun.Name(), Queues: len(road.Queues), Offloads: d.tun.Offloads(), Egress: string(d.cfg.Device.Egress),
+			Name: d.tun.Name(), Queues: len(road.Queues), Offloads: d.tun.Offloads(), Egress: string(d.cfg.Device.Egress), FastLane: d.laneState(),
 		},
 		Warnings: d.warnings,
 		Flows: admin.FlowState{
@@ -40,6 +40,9 @@ func (d *director) state() admin.State {
 		Notes:    occurred(balance.Reasons),
 		Total:    measured(&balance.Total),
 		Services: []admin.ServiceState{},
+	}
+	if d.lane != nil {
+		s.Flows.InLane = int(d.lane.entries.Load())
 	}
 	if d.failed != nil {
 		s.Config.LastError = d.failed.Error()

@@ -44,6 +44,8 @@ type director struct {
 	balancer *lb.Balancer
 	road     *stack.Road
 	speaker  *bgp.Speaker // nil: no section bgp
+	lane     *lane        // nil: there is none
+	laneOff  string       // why
 
 	carrying   atomic.Bool    // packets are carried
 	undo       []func() error // what close does, the last first
@@ -95,9 +97,15 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	}
 	d.onClose(d.closeHost)
 
-	if d.balancer, err = lb.New(lb.Options{
-		Queues: queues, Flows: cfg.Limits.Flows, Memory: host.FreeMemory, OnDefence: d.defended,
-	}); err != nil {
+	balance := lb.Options{Queues: queues, Flows: cfg.Limits.Flows, Memory: host.FreeMemory, OnDefence: d.defended}
+	if d.lane, d.laneOff, err = openLane(cfg, d.host, log); err != nil {
+		return nil, err
+	}
+	if d.lane != nil {
+		d.onClose(d.lane.Close)
+		balance.Offload = d.lane
+	}
+	if d.balancer, err = lb.New(balance); err != nil {
 		return nil, err
 	}
 	d.onClose(func() error { d.balancer.Close(); return nil })
@@ -153,7 +161,7 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 		return errors.Join(err, d.close())
 	}
 	d.log.Info("carrying packets", "device", d.tun.Name(), "queues", len(d.tun.Queues()), "offloads", d.tun.Offloads(),
-		"services", len(d.cfg.Services), "version", versionString())
+		"fast_lane", d.laneState(), "services", len(d.cfg.Services), "version", versionString())
 	d.carrying.Store(true)
 	last := []part{
 		{"routes", d.followRoutes},
@@ -164,6 +172,9 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 			return errors.Join(err, d.close())
 		}
 		last = append(last, part{"bgp", d.speaker.Run})
+	}
+	if d.lane != nil {
+		last = append(last, part{"fast lane", func(ctx context.Context) error { return d.lane.run(ctx, d.balancer, d.road.Now) }})
 	}
 	d.onClose(startParts(ctx, cancel, last).stop)
 
@@ -177,6 +188,9 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 func (d *director) followRoutes(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	d.host.OnChange(func() {
+		if d.lane != nil {
+			d.lane.routesChanged()
+		}
 		select {
 		case changed <- struct{}{}:
 		default: // one is under way already
@@ -193,6 +207,14 @@ func (d *director) followRoutes(ctx context.Context) error {
 			d.setPathMTUs(servers)
 		}
 	}
+}
+
+// laneState is "on", or why the fast lane is off.
+func (d *director) laneState() string {
+	if d.lane != nil {
+		return "on"
+	}
+	return "off: " + d.laneOff
 }
 
 // closeHost undoes what was changed on the host, once.

@@ -44,7 +44,8 @@ var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr",
 var variants = map[string]string{
 	"kernel": "egress kernel",
 	"link":   "egress link",
-	"before": "before", // the program that -before names
+	"road":   "TUN road", // without the fast lane
+	"before": "before",   // the program that -before names
 }
 
 // contenderByName finds a contender, also one like nat/kernel.

@@ -6,10 +6,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/uvs-project/uvs/admin"
 )
 
 const uvsConf = `node: bench
-device: {name: uvs0, egress: %[1]s}
+device: {name: uvs0, egress: %[1]s, offload: %[4]s}
 addresses: {fullnat_pool: ["` + lipPool + `"]}
 admin: {socket: "%[2]s/uvs.sock", listen: ""}
 services:
@@ -23,19 +25,26 @@ services:
 `
 
 // setupUVS starts the director in the mode that the contender is named after.
-// Its witness is the TUN device: what the kernel handed to uvs.
+// Its witness is what the director says that it carried, on either road.
 func setupUVS(_ context.Context, l *lane) error {
 	mode, variant, _ := strings.Cut(l.name, "/")
-	egress := "auto"
-	if variant == "kernel" || variant == "link" {
-		egress = variant
+	egress, offload := "auto", "auto"
+	switch variant {
+	case "kernel", "link":
+		egress, offload = variant, "off"
+	case "road":
+		offload = "off"
 	}
-	path, err := l.config("uvs.yaml", uvsConf, egress, l.dir, mode)
+	path, err := l.config("uvs.yaml", uvsConf, egress, l.dir, mode, offload)
 	if err != nil {
 		return err
 	}
 	l.witnessBytes = true
-	l.witness = l.bytesOut("uvs0")
+	l.witness = func(ctx context.Context) (uint64, error) {
+		var s admin.State
+		err := admin.Fetch(ctx, filepath.Join(l.dir, "uvs.sock"), "/v1/state", &s)
+		return s.Total.Requests.Bytes + s.Total.Replies.Bytes, err
+	}
 	if err := l.startDirector(l.uvs, "run", "-c", path); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -19,8 +20,6 @@ import (
 type Options struct {
 	Flows    int // the most flows that are carried; each takes two entries
 	Accounts int // how many accounts there are
-
-	Epoch time.Time // with a monotonic clock; Sweep counts time from it
 }
 
 // A Lane is the program with its maps. Put and Delete are for the packet
@@ -28,7 +27,6 @@ type Options struct {
 // safe from several goroutines.
 type Lane struct {
 	objects laneObjects
-	epoch   time.Duration // CLOCK_MONOTONIC at Options.Epoch
 
 	generation atomic.Uint32
 
@@ -55,7 +53,7 @@ func Open(o Options) (*Lane, error) {
 	}
 	spec.Maps[laneMapFlows].MaxEntries = uint32(2 * o.Flows)
 	spec.Maps[laneMapAccounts].MaxEntries = uint32(o.Accounts)
-	l := &Lane{hops: map[Hop]uint32{}, epoch: clock() - time.Since(o.Epoch)}
+	l := &Lane{hops: map[Hop]uint32{}}
 	if err := spec.LoadAndAssign(&l.objects, nil); err != nil {
 		return nil, explain(err)
 	}
@@ -111,7 +109,8 @@ func (l *Lane) Put(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	err = l.objects.Flows.Put(&e.Tuple, e.value(generation, hop))
+	value := e.value(generation, hop)
+	err = l.objects.Flows.Put(key(&e.Tuple), unsafe.Pointer(&value))
 	if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOMEM) {
 		return ErrFull
 	}
@@ -143,11 +142,17 @@ func (l *Lane) hop(h Hop) (slot, generation uint32, err error) {
 // Delete takes the packets of t back: the next one comes up. It is nothing
 // where the lane has none of them.
 func (l *Lane) Delete(t *packet.Tuple) error {
-	if err := l.objects.Flows.Delete(t); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := l.objects.Flows.Delete(key(t)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("take a flow back from the fast lane: %w", err)
 	}
 	return nil
 }
+
+// key is t as the program's struct tuple, which has the same layout, so that
+// the system call needs no copy.
+func key(t *packet.Tuple) unsafe.Pointer { return unsafe.Pointer(t) }
+
+var _ = [1]struct{}{}[unsafe.Sizeof(packet.Tuple{})-unsafe.Sizeof(laneTuple{})]
 
 // A Count is what was carried on one account since Open.
 type Count struct{ Packets, Bytes uint64 }

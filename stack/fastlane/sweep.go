@@ -13,10 +13,11 @@ import (
 // sweepBatch is how many entries one system call reads: 400 KiB.
 const sweepBatch = 4096
 
-// Sweep tells seen, for every flow, when the lane last carried a packet of it,
-// as time since the Epoch; before it for a flow of which none was carried yet. Entries that it does not want to keep, and
-// those of an earlier generation, are deleted. It says how many are left.
-func (l *Lane) Sweep(seen func(t *packet.Tuple, at time.Duration) (keep bool)) (entries int, err error) {
+// Sweep tells seen, for every entry, how long ago the lane carried the last
+// packet of it; for one that carried none yet, that is since the machine was
+// started. Entries that seen does not want to keep, and those of an earlier
+// generation, are deleted. It says how many are left.
+func (l *Lane) Sweep(seen func(t *packet.Tuple, ago time.Duration) (keep bool)) (entries int, err error) {
 	var (
 		cursor     ebpf.MapBatchCursor
 		keys       = make([]packet.Tuple, sweepBatch)
@@ -33,9 +34,10 @@ func (l *Lane) Sweep(seen func(t *packet.Tuple, at time.Duration) (keep bool)) (
 			return entries, fmt.Errorf("read the fast lane's flows: %w", err)
 		}
 		gone = gone[:0]
+		now := clock()
 		for i := range n {
-			at := time.Duration(values[i].Seen) - l.epoch
-			if values[i].Generation == generation && seen(&keys[i], at) {
+			ago := max(0, now-time.Duration(values[i].Seen))
+			if values[i].Generation == generation && seen(&keys[i], ago) {
 				entries++
 				continue
 			}

@@ -201,6 +201,11 @@ func ethernetDevices(h *netlink.Handle) (map[int]*device, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ethernetOf(links), nil
+}
+
+// ethernetOf are the devices among links that are up and speak Ethernet.
+func ethernetOf(links []netlink.Link) map[int]*device {
 	devices := make(map[int]*device, len(links))
 	for _, l := range links {
 		a := l.Attrs()
@@ -210,5 +215,5 @@ func ethernetDevices(h *netlink.Handle) (map[int]*device, error) {
 		}
 		devices[a.Index] = &device{index: a.Index, name: a.Name, mac: stack.MAC(a.HardwareAddr), mtu: a.MTU}
 	}
-	return devices, nil
+	return devices
 }

@@ -106,3 +106,21 @@ func (h *Host) routeTo(dst netip.Addr) (netlink.Route, error) {
 	}
 	return netlink.Route{}, fmt.Errorf("%s real server %v: add one with ip route add %v via GATEWAY, or dev DEVICE", why, dst, netip.PrefixFrom(dst, dst.BitLen()))
 }
+
+// Uplinks are the devices, by index, at which packets of clients and real
+// servers arrive: Ethernet devices that are up, without the ports of bridges
+// and bonds, whose packets arrive at the bridge or bond.
+func (h *Host) Uplinks() ([]int, error) {
+	links, err := dump(h.nl.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list the devices: %w", err)
+	}
+	ethernet := ethernetOf(links)
+	var up []int
+	for _, l := range links {
+		if a := l.Attrs(); ethernet[a.Index] != nil && a.MasterIndex == 0 {
+			up = append(up, a.Index)
+		}
+	}
+	return up, nil
+}

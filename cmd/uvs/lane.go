@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/stack/fastlane"
+	"github.com/uvs-project/uvs/stack/host"
+)
+
+// A lane joins the fast lane to the balancer, which offers it flows, and to
+// the host's routes, which say where their packets go.
+type lane struct {
+	*fastlane.Lane
+	host    *host.Host
+	log     *slog.Logger
+	changed chan struct{} // the host's routes or devices have
+
+	entries atomic.Int64      // directions of flows in the lane when it was last swept
+	trouble map[string]string // what was last logged of each task; run's own
+}
+
+// laneServers is how many real servers the lane can count for. Flows of those
+// beyond stay on the TUN road.
+const laneServers = 1 << 15
+
+// openLane opens the fast lane if cfg wants it and the machine can. Where it
+// is not required, why says what is in the way.
+func openLane(cfg *config.Config, h *host.Host, log *slog.Logger) (l *lane, why string, err error) {
+	switch {
+	case cfg.Device.Offload == config.OffloadOff:
+		return nil, "device.offload is off", nil
+	case cfg.Device.Egress == config.EgressKernel:
+		return nil, "device.egress is kernel: every packet goes through the host's routing", nil
+	}
+	f, err := fastlane.Open(fastlane.Options{Flows: cfg.Limits.Flows, Accounts: 2 * laneServers})
+	switch {
+	case err == nil:
+		return &lane{Lane: f, host: h, log: log, changed: make(chan struct{}, 1), trouble: map[string]string{}}, "", nil
+	case cfg.Device.Offload == config.OffloadRequired:
+		return nil, "", fmt.Errorf("device.offload is required: %w", err)
+	}
+	return nil, err.Error(), nil
+}
+
+// Offer implements lb.Offload.
+func (l *lane) Offer(o *lb.Offer) bool {
+	if o.Account >= 2*laneServers || !fastlane.Carries(&o.Rewrite, o.Tuple.Family, o.Tuple.Proto) {
+		return false
+	}
+	hop := l.host.Routes().Lookup(destination(o), uint32(o.Tuple.SrcPort)<<16|uint32(o.Tuple.DstPort))
+	if hop == nil {
+		return false
+	}
+	e := fastlane.Entry{
+		Tuple: o.Tuple, Rewrite: o.Rewrite, Account: o.Account,
+		Hop: fastlane.Hop{IfIndex: hop.IfIndex, MTU: hop.MTU, Addr: hop.Neighbour.Addr()},
+	}
+	if o.MTU > 0 {
+		e.Hop.MTU = min(e.Hop.MTU, o.MTU)
+	}
+	return l.Put(&e) == nil
+}
+
+// destination is where the packets of o go when they are rewritten.
+func destination(o *lb.Offer) packet.Endpoint {
+	switch r := &o.Rewrite; {
+	case r.NextHop.Family != 0:
+		return r.NextHop
+	case r.Encap.Kind != packet.NoEncap:
+		return packet.Endpoint{Addr: r.Encap.Dst, Family: r.Encap.Family}
+	case r.Dst.Family != 0:
+		return r.Dst
+	}
+	return packet.Endpoint{Addr: o.Tuple.Dst, Family: o.Tuple.Family}
+}
+
+// Withdraw implements lb.Offload. What cannot be deleted is dead at the next
+// sweep, which logs it.
+func (l *lane) Withdraw(t *packet.Tuple) { _ = l.Delete(t) }
+
+// Invalidate implements lb.Offload. Where it fails the heartbeat does too,
+// which logs it and ends the lane.
+func (l *lane) Invalidate() { _ = l.Lane.Invalidate() }
+
+// Count implements lb.Offload.
+func (l *lane) Count(account uint32) (packets, bytes uint64) {
+	if account >= 2*laneServers {
+		return 0, 0
+	}
+	c, err := l.Lane.Count(account)
+	if err != nil {
+		return 0, 0
+	}
+	return c.Packets, c.Bytes
+}
+
+// routesChanged tells run that the host's routes or devices have changed.
+func (l *lane) routesChanged() {
+	select {
+	case l.changed <- struct{}{}:
+	default: // it knows already
+	}
+}
+
+const (
+	beatEvery   = 500 * time.Millisecond // a quarter of what the program waits for
+	attachEvery = 5 * time.Second        // how soon a removed program is attached anew
+
+	// A sweep costs a hundredth of a core at most, but no flow may reach its
+	// deadline for the only reason that nobody asked when it was last seen.
+	sweepShare  = 100
+	sweepAtMost = time.Minute
+)
+
+// run keeps the lane alive, attached where packets arrive, and the balancer
+// told of what it carries. now is the balancer's clock.
+func (l *lane) run(ctx context.Context, b *lb.Balancer, now func() time.Duration) error {
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
+	attach := time.NewTicker(attachEvery)
+	defer attach.Stop()
+	sweep := time.NewTimer(time.Second)
+	defer sweep.Stop()
+	l.check("attach", l.attach())
+	l.check("heartbeat", l.Beat())
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+			l.check("heartbeat", l.Beat())
+		case <-l.changed:
+			l.check("heartbeat", l.Lane.Invalidate())
+			l.check("attach", l.attach())
+		case <-attach.C:
+			l.check("attach", l.attach())
+		case <-sweep.C:
+			began := time.Now()
+			n, err := l.Sweep(func(t *packet.Tuple, ago time.Duration) bool { return b.Refresh(t, now()-ago) })
+			l.check("sweep", err)
+			l.entries.Store(int64(n))
+			sweep.Reset(min(max(time.Second, sweepShare*time.Since(began)), sweepAtMost))
+		}
+	}
+}
+
+func (l *lane) attach() error {
+	devices, err := l.host.Uplinks()
+	if err != nil {
+		return err
+	}
+	return l.Attach(devices)
+}
+
+// check logs the trouble of a task when it comes and when it goes.
+func (l *lane) check(task string, err error) {
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	if now == l.trouble[task] {
+		return
+	}
+	l.trouble[task] = now
+	if err != nil {
+		l.log.Warn("the fast lane is in trouble; what it does not carry takes the TUN road", "task", task, "error", err)
+	} else {
+		l.log.Info("the fast lane is well again", "task", task)
+	}
+}
+
+var _ lb.Offload = (*lane)(nil)

@@ -1,0 +1,161 @@
+package lb
+
+import (
+	"time"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// An Offload carries the packets of established flows past the packet loops.
+// Offer and Withdraw are called from packet loops, with a lock of the flow
+// table held: they take a system call at most and allocate nothing.
+type Offload interface {
+	// Offer asks for one direction of a flow. What was taken for the same tuple
+	// is replaced. It may be refused: the flow is offered again later.
+	Offer(o *Offer) (taken bool)
+
+	// Withdraw takes back the packets of t: the next one comes to Handle.
+	Withdraw(t *packet.Tuple)
+
+	// Invalidate takes everything back at once.
+	Invalidate()
+
+	// Count is what was carried on an account.
+	Count(account uint32) (packets, bytes uint64)
+}
+
+// An Offer is one direction of a flow with all that is done to its packets.
+type Offer struct {
+	Tuple   packet.Tuple // of the packets as they arrive
+	Rewrite packet.Rewrite
+	MTU     int    // what the path to the real server carries, as far as it is known; 0: not known
+	Account uint32 // where they are counted
+}
+
+// offerEvery makes one of so many packets of established flows offer its flow.
+// So a long flow is soon offered and a short one seldom is, without a count
+// that each flow would have to keep: sample and hold (Estan and Varghese,
+// SIGCOMM 2002).
+const offerEvery = 32
+
+// offerable says whether a flow of this state may be carried unseen: whatever
+// ends it comes up.
+func (s State) offerable() bool { return s == TCPEstablished || s == UDPNormal }
+
+// accountOf is the account of a real server's packets of one direction.
+func (r *record) accountOf(d Direction) uint32 { return r.id*2 + uint32(d) }
+
+// offer hands the flow f over if it is still there. It is offered with the
+// flow's lock held, so that who removes the flow withdraws it afterwards.
+func (t *Table) offer(f *Flow) {
+	if !f.State.offerable() || f.Server.service.policy.ResetExpired {
+		return // a reset needs to know how far the flow has come
+	}
+	hash := f.Tuple.Hash(t.seed)
+	s := &t.shards[t.shardOf(hash)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := t.entryLocked(s, &f.Tuple, hash)
+	if n == 0 {
+		return
+	}
+	e := &t.entries.all[n]
+	now := t.flow(e)
+	if !now.State.offerable() {
+		return
+	}
+	e.flags |= flagOffered
+	o := Offer{Tuple: now.Tuple, MTU: now.Server.PathMTU(), Account: now.Server.accountOf(Request)}
+	now.Server.Mode.Rewrite(&now, Request, &o.Rewrite)
+	t.offload.Offer(&o)
+	reply, ok := now.Server.Mode.ReplyTuple(now)
+	if !ok {
+		return
+	}
+	o = Offer{Tuple: reply, Account: now.Server.accountOf(Reply)}
+	now.Server.Mode.Rewrite(&now, Reply, &o.Rewrite)
+	t.offload.Offer(&o)
+}
+
+// withdrawLocked takes the flow of entry e back if it was offered.
+func (t *Table) withdrawLocked(e *entry) {
+	if e.flags&flagOffered == 0 {
+		return
+	}
+	e.flags &^= flagOffered
+	t.offload.Withdraw(&e.tuple)
+	f := t.flow(e)
+	if reply, ok := f.Server.Mode.ReplyTuple(f); ok {
+		t.offload.Withdraw(&reply)
+	}
+}
+
+// entryLocked is the entry of a request tuple in its locked shard, or 0.
+func (t *Table) entryLocked(s *shard, key *packet.Tuple, hash uint64) uint32 {
+	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
+		slot := s.at(i)
+		if slot.tag() == uint32(hash) && !slot.isReply() && t.entries.all[slot.entry()].tuple == *key {
+			return slot.entry()
+		}
+	}
+	return 0
+}
+
+// takeBack makes every flow come up again, after a change that may concern
+// any of them. Those that still may are offered anew by their next packets.
+func (b *Balancer) takeBack() {
+	if b.table.offload != nil {
+		b.table.offload.Invalidate()
+	}
+}
+
+// Refresh tells that the Offload has last carried a packet of tuple at the
+// time seen, of Run's clock. It is false where there is no such flow that was
+// offered: the Offload should forget the tuple.
+func (b *Balancer) Refresh(tuple *packet.Tuple, seen time.Duration) (known bool) {
+	var elsewhere hints
+	t := b.table
+	hash := tuple.Hash(t.seed)
+	s := &t.shards[t.shardOf(hash)]
+	s.mu.Lock()
+	n := t.entryLocked(s, tuple, hash)
+	if n != 0 {
+		known = t.refreshLocked(n, seen)
+		s.mu.Unlock()
+		return known
+	}
+	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
+		if slot := s.at(i); slot.tag() == uint32(hash) && slot.isReply() {
+			elsewhere.add(slot.entry())
+		}
+	}
+	s.mu.Unlock()
+	for _, n := range elsewhere.list() {
+		o := &t.shards[t.ownerOf(n)]
+		o.mu.Lock()
+		if t.repliesBy(n, tuple) {
+			known = t.refreshLocked(n, seen)
+			o.mu.Unlock()
+			return known
+		}
+		o.mu.Unlock()
+	}
+	return false
+}
+
+// refreshLocked moves the deadline of entry n to what a packet at the time
+// seen makes it, unless one that came up has moved it further.
+func (t *Table) refreshLocked(n uint32, seen time.Duration) (known bool) {
+	e := &t.entries.all[n]
+	if e.flags&flagOffered == 0 {
+		return false
+	}
+	if seen < 0 {
+		return true // none was carried yet
+	}
+	deadline := tickOf(seen) + t.servers.get(e.server).service.lifetimes[e.state]
+	if int32(deadline-e.deadline) > 0 {
+		e.deadline = deadline
+	}
+	return true
+}

@@ -1,0 +1,172 @@
+package lb_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/packet/packettest"
+)
+
+// fakeLane is an Offload that remembers.
+type fakeLane struct {
+	flows       map[packet.Tuple]lb.Offer
+	invalidated int
+	counts      map[uint32]uint64
+}
+
+func (l *fakeLane) Offer(o *lb.Offer) bool { l.flows[o.Tuple] = *o; return true }
+
+func (l *fakeLane) Withdraw(t *packet.Tuple) { delete(l.flows, *t) }
+
+func (l *fakeLane) Invalidate() { l.invalidated++; clear(l.flows) }
+
+func (l *fakeLane) Count(account uint32) (packets, bytes uint64) {
+	return l.counts[account], 100 * l.counts[account]
+}
+
+const (
+	laneClient = "198.51.100.7:40000"
+	laneVIP    = "203.0.113.10:80"
+	laneRIP    = "10.2.0.11:8080"
+)
+
+// startLane starts a balancer that offers flows to a fake lane, with a nat
+// service, and opens a TCP flow from laneClient.
+func startLane(t *testing.T, change func(*lb.ServiceConfig)) (*lb.Balancer, *fakeLane, lb.Config) {
+	t.Helper()
+	l := &fakeLane{flows: map[packet.Tuple]lb.Offer{}, counts: map[uint32]uint64{}}
+	c := director{mode: "nat", realServers: []string{laneRIP}}.config(t)
+	if change != nil {
+		change(&c.Services[0])
+	}
+	b := startWith(t, c, lb.Options{Offload: l})
+	handle(t, b, packettest.TCP(laneClient, laneVIP, packettest.SYN), 0)
+	handle(t, b, packettest.TCP(laneRIP, laneClient, packettest.SYNACK), 0)
+	return b, l, c
+}
+
+// talk sends as many segments of the established flow as always make an offer.
+func talk(t *testing.T, b *lb.Balancer, now time.Duration) {
+	t.Helper()
+	for range 64 {
+		handle(t, b, packettest.TCP(laneClient, laneVIP), now)
+	}
+}
+
+func endpoint(s string) packet.Endpoint { return packet.EndpointFrom(netip.MustParseAddrPort(s)) }
+
+func tuple(t *testing.T, pkt []byte) packet.Tuple { return packettest.Parsed(t, pkt).Tuple }
+
+func TestAnEstablishedFlowIsOffered(t *testing.T) {
+	b, l, _ := startLane(t, nil)
+	for range 64 {
+		handle(t, b, packettest.TCP(laneClient, laneVIP, packettest.SYN), 0)
+	}
+	if len(l.flows) != 0 {
+		t.Fatalf("before it is established, %d directions were offered", len(l.flows))
+	}
+	talk(t, b, time.Second)
+	request := l.flows[tuple(t, packettest.TCP(laneClient, laneVIP))]
+	reply := l.flows[tuple(t, packettest.TCP(laneRIP, laneClient))]
+	if len(l.flows) != 2 || request.Rewrite.Dst != endpoint(laneRIP) || reply.Rewrite.Src != endpoint(laneVIP) {
+		t.Fatalf("offered %+v, want the request to %s and the reply from %s", l.flows, laneRIP, laneVIP)
+	}
+	if request.Account == reply.Account {
+		t.Error("both directions count on one account")
+	}
+}
+
+func TestAFlowIsTakenBack(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		do   func(t *testing.T, b *lb.Balancer, c lb.Config)
+	}{
+		{"by the client's FIN", func(t *testing.T, b *lb.Balancer, _ lb.Config) {
+			handle(t, b, packettest.TCP(laneClient, laneVIP, packettest.FIN), 2*time.Second)
+		}},
+		{"by the real server's RST", func(t *testing.T, b *lb.Balancer, _ lb.Config) {
+			handle(t, b, packettest.TCP(laneRIP, laneClient, packettest.RST), 2*time.Second)
+		}},
+		{"by its deadline, when the next packet comes", func(t *testing.T, b *lb.Balancer, _ lb.Config) {
+			handle(t, b, packettest.TCP(laneClient, laneVIP), 2*time.Hour)
+		}},
+		{"by a new configuration", func(t *testing.T, b *lb.Balancer, c lb.Config) {
+			if err := b.Apply(c); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"by a change of the path's MTU", func(t *testing.T, b *lb.Balancer, c lb.Config) {
+			b.SetPathMTU(c.Services[0].RealServers[0].Address.Addr(), 1400)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			b, l, c := startLane(t, nil)
+			talk(t, b, time.Second)
+			if len(l.flows) != 2 {
+				t.Fatalf("%d directions are offered, want 2", len(l.flows))
+			}
+			row.do(t, b, c)
+			if len(l.flows) != 0 {
+				t.Errorf("still in the lane: %+v", l.flows)
+			}
+		})
+	}
+}
+
+func TestWhatTheLaneCarriesKeepsTheFlowAlive(t *testing.T) {
+	b, l, _ := startLane(t, nil)
+	talk(t, b, time.Second)
+	reply := tuple(t, packettest.TCP(laneRIP, laneClient))
+	if !b.Refresh(&reply, 10*time.Minute) {
+		t.Fatal("a flow that was offered is not known")
+	}
+	if earlier := time.Minute; !b.Refresh(&reply, earlier) {
+		t.Fatal("a flow that was offered is not known")
+	}
+	// 900 s after the first packets the flow would have ended.
+	handle(t, b, packettest.TCP(laneClient, laneVIP), 20*time.Minute)
+	if got := b.Stats().Flows; got.Now != 1 || got.Expired != 0 {
+		t.Errorf("%d flows and %d expired, want the one", got.Now, got.Expired)
+	}
+	handle(t, b, packettest.TCP(laneClient, laneVIP, packettest.FIN), 20*time.Minute)
+	if b.Refresh(&reply, 20*time.Minute) {
+		t.Error("a flow that was taken back is still wanted")
+	}
+	stranger := tuple(t, packettest.TCP("198.51.100.8:1", laneVIP))
+	if b.Refresh(&stranger, 0) {
+		t.Error("a flow that never was is wanted")
+	}
+	if len(l.flows) != 0 {
+		t.Errorf("still in the lane: %+v", l.flows)
+	}
+}
+
+func TestAFlowThatMayBeResetIsNotOffered(t *testing.T) {
+	b, l, _ := startLane(t, func(s *lb.ServiceConfig) { s.Policy.ResetExpired = true })
+	talk(t, b, time.Second)
+	if len(l.flows) != 0 {
+		t.Errorf("offered %+v: nobody would know the sequence numbers of its reset", l.flows)
+	}
+}
+
+func TestCarriedPacketsCountForTheRealServer(t *testing.T) {
+	b, l, _ := startLane(t, nil)
+	before := b.Stats().Services[0].RealServers[0].Traffic
+	talk(t, b, time.Second)
+	talked := b.Stats().Services[0].RealServers[0].Traffic
+	request := l.flows[tuple(t, packettest.TCP(laneClient, laneVIP))]
+	reply := l.flows[tuple(t, packettest.TCP(laneRIP, laneClient))]
+	l.counts[request.Account], l.counts[reply.Account] = 3, 5
+	got := b.Stats().Services[0].RealServers[0].Traffic
+	want := talked
+	want.RequestPackets += 3
+	want.RequestBytes += 300
+	want.ReplyPackets += 5
+	want.ReplyBytes += 500
+	if got != want || got == before {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
+}
