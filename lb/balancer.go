@@ -17,6 +17,11 @@ type Options struct {
 	Queues int // how many Queues handle packets; 0: 1
 	Flows  int // limit of the flow table; 0: 4 million
 
+	// EveryAnswer sends ICMP errors without a limit, as Linux does with the
+	// sysctl icmp_msgs_per_sec at its largest. For tests and offline use: an
+	// attacker can have a live director answer to anybody.
+	EveryAnswer bool
+
 	// Memory tells how many bytes are free for the program, as Defence wants to
 	// know; it is called once a second. nil: not known.
 	Memory func() (free int64, ok bool)
@@ -77,7 +82,7 @@ func New(o Options) (*Balancer, error) {
 	b.table.offload = o.Offload
 	b.state.Store(new(snapshot))
 	for i := range o.Queues {
-		b.queues = append(b.queues, &Queue{b: b, index: i})
+		b.queues = append(b.queues, &Queue{b: b, index: i, answers: answers{unlimited: o.EveryAnswer}})
 	}
 	return b, nil
 }

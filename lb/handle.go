@@ -186,6 +186,8 @@ func growth(rw *packet.Rewrite, family uint8) int {
 type answers struct {
 	spent  int           // tokens that the bucket lacks
 	filled time.Duration // when spent was right
+
+	unlimited bool
 }
 
 const (
@@ -194,6 +196,9 @@ const (
 )
 
 func (a *answers) take(now time.Duration) bool {
+	if a.unlimited {
+		return true
+	}
 	const each = time.Second / answersPerSecond
 	if n := (now - a.filled) / each; n > 0 {
 		a.spent = max(0, a.spent-int(n))

@@ -136,14 +136,17 @@ func eventOf(p *packet.Packet) (e event, opens bool) {
 	if p.IsICMPError() {
 		return eventPeek, false
 	}
-	if p.Fragment().Offset > 0 {
+	if p.Fragment().Offset > 0 || !p.WholeTransport() {
 		return eventKeep, false
 	}
 	switch p.Tuple.Proto {
 	case packet.TCP:
 		return tcpEvent(p.TCPFlags())
 	case packet.SCTP:
-		return sctpEvent(p.SCTPChunk())
+		if chunk := p.SCTPChunk(); chunk != packet.NoChunk {
+			return sctpEvent(chunk)
+		}
+		return eventKeep, false
 	}
 	return eventKeep, true
 }

@@ -4,8 +4,9 @@ import "encoding/binary"
 
 // setErrorEndpoints translates an ICMP error: the outer addresses as those of
 // any packet of its direction, and the embedded packet, which travelled the
-// other way, by the mirror image. The embedded IPv4 header checksum follows;
-// the embedded transport checksum stays, as IPVS leaves it.
+// other way, by the mirror image. The embedded IPv4 header checksum is computed
+// anew, so a wrong one is right then; the embedded transport checksum stays, as
+// IPVS leaves both.
 func (p *Packet) setErrorEndpoints(src, dst *Endpoint) Reason {
 	if p.transportSum() != 0xffff {
 		return BadICMP
@@ -15,6 +16,7 @@ func (p *Packet) setErrorEndpoints(src, dst *Endpoint) Reason {
 	e := b[p.inner.off:]
 	if p.family == IPv4 {
 		setAddrs4(e, dst, src)
+		sumHeader4(e[:p.inner.l4-p.inner.off])
 	} else {
 		setAddrs6(e, dst, src)
 	}

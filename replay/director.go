@@ -56,7 +56,7 @@ func New(t *Topology) (*Director, error) {
 	d.host = &host{net: net, balance: d.balance, parts: newAssembler()}
 	d.host.parts.lifetime = [2]time.Duration{fragmentTime4, fragmentTime6}
 	d.host.parts.late = func(first []byte) { d.host.complain(first, fragmentsLate, 0) }
-	if d.balancer, err = lb.New(lb.Options{Flows: flowLimit}); err != nil {
+	if d.balancer, err = lb.New(lb.Options{Flows: flowLimit, EveryAnswer: true}); err != nil {
 		return nil, err
 	}
 	d.queue = d.balancer.Queue(0)

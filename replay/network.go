@@ -185,6 +185,16 @@ func (n *network) source(dst netip.Addr) netip.Addr {
 	return h.leg.source(dst)
 }
 
+// any is one of the host's addresses of the family of like.
+func (n *network) any(like netip.Addr) netip.Addr {
+	for a := range n.locals {
+		if a.Is4() == like.Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
 // source is the leg's own address of the family, of the same subnet if there is
 // one.
 func (l *leg) source(like netip.Addr) (found netip.Addr) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uvs-project/uvs/config/compat"
 	"github.com/uvs-project/uvs/packet"
 )
 
@@ -120,7 +121,7 @@ func (d *Director) show(in, out *Step) error {
 			for _, c := range d.connections() {
 				out.Conns = append(out.Conns, Conn{
 					Proto: c.Proto, Expires: expires(c.Expires), State: c.State,
-					Client: c.Client.String(), Virtual: c.Virtual.String(), Dest: c.Dest.String(), PE: c.EngineData,
+					Client: compat.AddrPort(c.Client), Virtual: compat.AddrPort(c.Virtual), Dest: compat.AddrPort(c.Dest), PE: c.EngineData,
 				})
 			}
 			slices.SortFunc(out.Conns, compareConns)

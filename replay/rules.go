@@ -3,7 +3,6 @@ package replay
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -124,7 +123,7 @@ func (d *Director) mode(rs *compat.Server, listens []lb.Listen) (lb.Mode, error)
 		o.Tunnel.Kind = map[string]packet.EncapKind{"gue": packet.GUE, "gre": packet.GRE}[rs.Encap.Type]
 		o.Tunnel.Port, o.Tunnel.Checksum = rs.Encap.Port, rs.Encap.Sum != compat.NoSum
 		if o.Tunnel.Source = d.host.net.source(rs.Addr.Addr()); !o.Tunnel.Source.IsValid() {
-			return nil, fmt.Errorf("no route to %v", rs.Addr.Addr())
+			o.Tunnel.Source = d.host.net.any(rs.Addr.Addr()) // nothing leaves anyway
 		}
 	}
 	return modes.New(modeNames[rs.Forward], o)

@@ -113,7 +113,7 @@ func (k Key) Is6() bool {
 // String is the service as an option with its value.
 func (k Key) String() string {
 	if k.Mark == 0 {
-		return protocols[k.Proto].option + " " + k.Addr.String()
+		return protocols[k.Proto].option + " " + AddrPort(k.Addr)
 	}
 	s := fmt.Sprintf("-f %d", k.Mark)
 	if k.V6 {

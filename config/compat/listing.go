@@ -77,7 +77,7 @@ func (l Listing) title(b *strings.Builder) {
 }
 
 func (l Listing) server(b *strings.Builder, rs *Server, c *Counts) {
-	fmt.Fprintf(b, "  -> %-28s", clip(rs.Addr.String(), 28))
+	fmt.Fprintf(b, "  -> %-28s", clip(AddrPort(rs.Addr), 28))
 	switch {
 	case l.Stats, l.Rate:
 		l.numbers(b, c)
@@ -90,6 +90,16 @@ func (l Listing) server(b *strings.Builder, rs *Server, c *Counts) {
 	default:
 		fmt.Fprintf(b, " %-7s %-6d %-10d %-10d", rs.Forward, rs.Weight, c.Active, c.Inactive)
 	}
+}
+
+// AddrPort prints an address and port as ipvsadm does: by inet_ntop, which has
+// the last four bytes of an IPv4-compatible IPv6 address with dots.
+func AddrPort(a netip.AddrPort) string {
+	b := a.Addr().As16()
+	if a.Addr().Is4() || slices.ContainsFunc(b[:12], func(x byte) bool { return x != 0 }) || b[12] == 0 && b[13] == 0 {
+		return a.String()
+	}
+	return fmt.Sprintf("[::%v]:%d", netip.AddrFrom4([4]byte(b[12:])), a.Port())
 }
 
 // clip cuts the name of an IPv4 service or server, which ipvsadm keeps in its
@@ -138,7 +148,7 @@ func large(n uint64) string {
 // title is the protocol and address of s.
 func (s *Service) title() string {
 	if s.Mark == 0 {
-		return fmt.Sprintf("%-4s %s", protocols[s.Proto].name, s.Addr)
+		return fmt.Sprintf("%-4s %s", protocols[s.Proto].name, AddrPort(s.Addr))
 	}
 	t := fmt.Sprintf("FWM  %d", s.Mark)
 	if s.V6 {
@@ -215,7 +225,7 @@ func (t *Table) WriteRules(w io.Writer) error {
 		}
 		b.WriteByte('\n')
 		for _, rs := range s.sorted(false) {
-			fmt.Fprintf(&b, "-a %s -r %s %s -w %d%s\n", s.Key, rs.Addr, forwards[rs.Forward].option, rs.Weight, rs.tunnelRule())
+			fmt.Fprintf(&b, "-a %s -r %s %s -w %d%s\n", s.Key, AddrPort(rs.Addr), forwards[rs.Forward].option, rs.Weight, rs.tunnelRule())
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -265,10 +275,10 @@ func WriteConnections(w io.Writer, all []Connection, engine bool) error {
 		left := max(0, int(c.Expires/time.Second))
 		expires := fmt.Sprintf("%02d:%02d", left/60, left%60)
 		if engine && c.Engine != "" {
-			fmt.Fprintf(&b, "%-3s %-6s %-11s %-18s %-18s %-16s %-18s %s\n", c.Proto, expires, c.State, c.Client, c.Virtual, c.Dest, c.Engine, c.EngineData)
+			fmt.Fprintf(&b, "%-3s %-6s %-11s %-18s %-18s %-16s %-18s %s\n", c.Proto, expires, c.State, AddrPort(c.Client), AddrPort(c.Virtual), AddrPort(c.Dest), c.Engine, c.EngineData)
 			continue
 		}
-		fmt.Fprintf(&b, "%-3s %-6s %-11s %-18s %-18s %s\n", c.Proto, expires, c.State, c.Client, c.Virtual, c.Dest)
+		fmt.Fprintf(&b, "%-3s %-6s %-11s %-18s %-18s %s\n", c.Proto, expires, c.State, AddrPort(c.Client), AddrPort(c.Virtual), AddrPort(c.Dest))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
