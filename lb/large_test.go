@@ -5,14 +5,15 @@ package lb
 import (
 	"bytes"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/uvs-project/uvs/packet"
 )
@@ -20,7 +21,7 @@ import (
 // TestTenMillionFlows holds the promises about memory and pauses: at most 128
 // bytes a flow in all, by what the kernel counts for the process, and inserts
 // that take less than a millisecond while the table grows from nothing. It
-// takes 1.5 GiB and half a minute, so it asks for UVS_TEST_LARGE=1.
+// takes 1.5 GiB and a minute, so it asks for UVS_TEST_LARGE=1.
 func TestTenMillionFlows(t *testing.T) {
 	if os.Getenv("UVS_TEST_LARGE") == "" {
 		t.Skip("takes 1.5 GiB of memory; set UVS_TEST_LARGE=1 to run it")
@@ -35,50 +36,80 @@ func TestTenMillionFlows(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			g := grow(t, tt.flows)
-			t.Logf("%.1f bytes a flow; longest insert %v, %d longer than 1 ms", g.perFlow, g.longest, g.over)
+			t.Logf("%.1f bytes a flow; longest stop %v; longest insert of a single pass %v, %d longer than 1 ms", g.perFlow, g.stop, g.longest, g.over)
 			if g.perFlow > 128 {
 				t.Errorf("%.1f bytes a flow", g.perFlow)
 			}
-			// Interrupts are charged to the thread that they hit, so a few are not
-			// the table's; a growth that took too long would do so in thousands of
-			// shards.
-			if g.over > 100 {
-				t.Errorf("%d inserts took more than 1 ms of CPU time", g.over)
+			if g.stop > time.Millisecond {
+				t.Errorf("an insert takes %v in each of %d passes", g.stop, growPasses)
 			}
 		})
 	}
 }
 
-// BenchmarkGrow tells the memory per flow and the longest inserts on the way to ten
+// BenchmarkGrow tells the memory per flow and the longest stop on the way to ten
 // million flows.
 func BenchmarkGrow(b *testing.B) {
 	for b.Loop() {
 		g := grow(b, 10_000_000)
 		b.ReportMetric(g.perFlow, "B/flow")
-		b.ReportMetric(float64(g.longest), "longest-ns")
-		b.ReportMetric(float64(g.over), "over-1ms")
+		b.ReportMetric(float64(g.stop), "longest-ns")
+		b.ReportMetric(float64(g.longest), "once-longest-ns")
+		b.ReportMetric(float64(g.over), "once-over-1ms")
 	}
 }
 
+// growPasses is how often a table is filled to find its own stops. Where other
+// work takes the processor away during one insert in a thousand, three passes
+// leave none of that among ten million.
+const growPasses = 3
+
 // A filling is what it took to fill a table.
 type filling struct {
-	perFlow float64       // bytes
-	longest time.Duration // CPU time of the longest insert
-	over    int           // inserts that took more than a millisecond of CPU time
+	perFlow float64 // bytes, after the first pass
+
+	// stop is the longest insert by the shortest time that it took in any pass.
+	// A pass repeats the one before to the last hash, so a stop that the table
+	// makes falls on the same insert each time; one that the machine makes, by
+	// other work, interrupts or the hypervisor, on another.
+	stop time.Duration
+
+	longest time.Duration // insert of all passes, whoever made it wait
+	over    int           // inserts of all passes that took more than a millisecond
 }
 
-// grow fills a table with NAT flows from nothing.
+// grow fills tables with NAT flows from nothing.
 func grow(tb testing.TB, flows int) (g filling) {
 	tb.Helper()
+	shortest := make([]uint32, flows) // of each insert, in ns
+	for i := range shortest {
+		shortest[i] = math.MaxUint32
+	}
+	seed := rand.Uint64()
+	for pass := range growPasses {
+		debug.FreeOSMemory()
+		before := residentBytes(tb)
+		table, set := newTestTable(tb, flows, fakeMode{})
+		table.seed = seed
+		g.fill(tb, table, set[0], shortest)
+		if pass == 0 {
+			g.perFlow = float64(residentBytes(tb)-before) / float64(flows)
+		}
+		table.close()
+	}
+	g.stop = time.Duration(slices.Max(shortest))
+	return g
+}
+
+// fill fills one table, with a sweeper as Balancer.Run has it.
+func (g *filling) fill(tb testing.TB, table *Table, rs *RealServer, shortest []uint32) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	debug.FreeOSMemory()
-	before := residentBytes(tb)
-	table, set := newTestTable(tb, flows, fakeMode{})
 	done, swept := make(chan struct{}), make(chan struct{})
-	go func() { // as Balancer.Run does
+	go func() {
 		defer close(swept)
 		tick := time.NewTicker(sweepEvery)
+		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
@@ -91,22 +122,22 @@ func grow(tb testing.TB, flows int) (g filling) {
 			}
 		}
 	}()
-	last := threadTime(tb)
-	for i := range uint32(flows) {
-		if _, why := table.add(set[0], clientTuple(i, packet.UDP), UDPNormal, 0); why != packet.OK {
+	last := time.Now()
+	for i := range shortest {
+		if _, why := table.add(rs, clientTuple(uint32(i), packet.UDP), UDPNormal, 0); why != packet.OK {
 			tb.Fatalf("flow %d: %v", i, why)
 		}
-		now := threadTime(tb)
-		g.longest = max(g.longest, now-last)
-		if now-last > time.Millisecond {
+		now := time.Now()
+		took := now.Sub(last)
+		last = now
+		shortest[i] = min(shortest[i], uint32(min(took, math.MaxUint32)))
+		g.longest = max(g.longest, took)
+		if took > time.Millisecond {
 			g.over++
 		}
-		last = now
 	}
 	close(done)
 	<-swept
-	g.perFlow = float64(residentBytes(tb)-before) / float64(flows)
-	return g
 }
 
 // residentBytes is the resident set of the process.
@@ -121,15 +152,4 @@ func residentBytes(tb testing.TB) int {
 		tb.Fatal(fmt.Errorf("/proc/self/statm: %w", err))
 	}
 	return pages * os.Getpagesize()
-}
-
-// threadTime is the CPU time that the thread has used, so that the work of
-// others on the machine does not count.
-func threadTime(tb testing.TB) time.Duration {
-	tb.Helper()
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
-		tb.Fatal(err)
-	}
-	return time.Duration(ts.Nano())
 }

@@ -179,6 +179,7 @@ func (t *Table) close() {
 	unreserve(t.entries.all)
 	unreserve(t.heads)
 	t.arenas.close()
+	t.entries.all, t.heads = nil, nil
 }
 
 // Len is the number of flows.
