@@ -11,6 +11,7 @@ import (
 
 // An account is what lives on of a service over reloads, by its name.
 type account struct {
+	id      uint32             // its own, never given to another
 	servers []*RealServer      // the last form of each record, those removed but not freed too
 	retired map[string]Traffic // of the records that were freed, by the name of their mode
 	meter   meter
@@ -37,6 +38,7 @@ func (b *Balancer) Apply(c Config) error {
 	next := &snapshot{
 		listens: map[listenKey]*place{},
 		vips:    map[vipKey]struct{}{},
+		ftp:     map[vipKey]*place{},
 		locals:  slices.Clone(c.Locals),
 	}
 	byName := map[string]*service{}
@@ -50,9 +52,13 @@ func (b *Balancer) Apply(c Config) error {
 			for k := range l.keys {
 				next.listens[k] = p
 				next.vips[vipKey{k.vip, k.family}] = struct{}{}
+				if k.port == ftp && k.proto == packet.TCP {
+					next.ftp[vipKey{k.vip, k.family}] = p
+				}
 			}
 		}
 	}
+	next.findCallers()
 	b.byName = byName
 	b.servers.byID.Store(&byID) // before the services that pick from it
 	b.state.Store(next)
@@ -89,6 +95,9 @@ func (b *Balancer) UpdateService(c ServiceConfig) error {
 	for k := range c.Listens[0].keys {
 		b.state.Load().listens[k].Store(s)
 		break // all listens lead to one place
+	}
+	if was.calls() || s.calls() {
+		b.state.Load().findCallers()
 	}
 	return nil
 }
@@ -132,7 +141,8 @@ func (b *Balancer) freeRecordsOf(a *account, s *service) {
 func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service {
 	a := b.accounts[c.Name]
 	if a == nil {
-		a = &account{retired: map[string]Traffic{}}
+		b.numAccounts++
+		a = &account{id: b.numAccounts, retired: map[string]Traffic{}}
 		b.accounts[c.Name] = a
 	}
 	s := &service{
@@ -168,6 +178,12 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 		rc := &c.RealServers[i]
 		if wanted[packet.EndpointFrom(rc.Address)] != nil {
 			s.set = slices.Insert(s.set, 0, b.buildRealServer(rc, s, a, known, byID))
+		}
+	}
+	if s.persistent = newPersistent(c.Persistence, a.id); s.persistent != nil {
+		s.byEndpoint = map[packet.Endpoint]*RealServer{}
+		for _, rs := range s.set {
+			s.byEndpoint[rs.Endpoint] = rs
 		}
 	}
 	s.v4 = s.scheduler(packet.IPv4, c.Scheduler, before.v4)

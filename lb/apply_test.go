@@ -268,7 +268,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(q), 2))
 			for i := range 5000 {
 				now := time.Duration(i) * 100 * time.Millisecond
-				v := b.send(t, q, uint16(rnd.IntN(500)), now)
+				v := b.send(t, q, uint16(1000+rnd.IntN(500)), now)
 				if v != packet.Send && v != packet.Drop {
 					t.Errorf("verdict %v", v)
 				}

@@ -45,13 +45,14 @@ type Balancer struct {
 	defence defence
 	sampled time.Duration // when the rates were brought up to date; Tick's own
 
-	mu       sync.Mutex
-	accounts map[string]*account // by the name of the service
-	freeIDs  []uint32            // of records that were freed
-	pathMTU  map[netip.Addr]int  // as SetPathMTU had it
-	byName   map[string]*service // the services of state
-	gone     Traffic             // of accounts that were forgotten
-	all      meter
+	mu          sync.Mutex
+	accounts    map[string]*account // by the name of the service
+	numAccounts uint32              // ever made
+	freeIDs     []uint32            // of records that were freed
+	pathMTU     map[netip.Addr]int  // as SetPathMTU had it
+	byName      map[string]*service // the services of state
+	gone        Traffic             // of accounts that were forgotten
+	all         meter
 }
 
 // New makes a Balancer without services.

@@ -27,6 +27,7 @@ type ServiceConfig struct {
 	Scheduler   NewScheduler
 	OnNoServer  OnNoServer
 	Timeouts    Timeouts
+	Persistence Persistence
 	Policy      Policy
 	RealServers []RealServerConfig
 }
@@ -126,6 +127,9 @@ func (s *ServiceConfig) check(fault func(string, ...any)) {
 		if d < 0 || d > maxTimeout {
 			fault("timeout %v is not within 0 and %v", d, maxTimeout)
 		}
+	}
+	if err := s.Persistence.check(); err != nil {
+		fault("%w", err)
 	}
 	if err := s.Policy.check(); err != nil {
 		fault("%w", err)

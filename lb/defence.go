@@ -218,6 +218,8 @@ func (t *Table) todrop(e *entry, now uint32, spared *[todropPackets + 1]int8) bo
 	case TCPSynRecv, TCPSynAck, SCTPInit1, SCTPInit:
 		return true
 	case TCPEstablished, SCTPEstablished, UDPNormal:
+	case TemplateNone:
+		return e.local == 0 && !t.servers.get(e.server).service.policy.OnePacket
 	default:
 		return false
 	}

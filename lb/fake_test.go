@@ -82,7 +82,7 @@ func (t *Table) add(rs *RealServer, key packet.Tuple, state State, now uint32) (
 	if !rs.acquire() {
 		panic("freed")
 	}
-	return t.insert(Flow{Tuple: key, Server: rs, State: state}, key.Hash(t.seed), now)
+	return t.insert(Flow{Tuple: key, Server: rs, State: state}, 0, key.Hash(t.seed), now)
 }
 
 // find looks key up with an event.

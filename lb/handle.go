@@ -38,7 +38,7 @@ func (q *Queue) Handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason) {
 	t := &p.Tuple
 	if t.Proto != packet.TCP && t.Proto != packet.UDP && t.Proto != packet.SCTP {
-		return q.notBalanced(p)
+		return q.notBalanced(p, now)
 	}
 	ev, opens := eventOf(p)
 	hash := p.Hash
@@ -55,7 +55,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 	} else {
 		svc := q.b.state.Load().find(t)
 		if svc == nil || ev == eventPeek {
-			return q.notBalanced(p)
+			return q.notBalanced(p, now)
 		}
 		if !opens {
 			q.missNonSYN.add(1)
@@ -66,7 +66,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 		q.missSYN.add(1)
 		var why packet.Reason
-		*f, why = q.open(svc, t, hash, ev, now)
+		*f, why = q.open(svc, p, hash, ev, now)
 		switch why {
 		case packet.OK:
 		case packet.NoRealServer:
@@ -80,7 +80,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 }
 
 // notBalanced handles a packet that no flow has and that no service takes.
-func (q *Queue) notBalanced(p *packet.Packet) (packet.Verdict, packet.Reason) {
+func (q *Queue) notBalanced(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason) {
 	t := &p.Tuple
 	s := q.b.state.Load()
 	switch {
@@ -96,25 +96,30 @@ func (q *Queue) notBalanced(p *packet.Packet) (packet.Verdict, packet.Reason) {
 		}
 		return packet.Drop, packet.NoService
 	}
+	if v, why, ok := q.call(s, p, now); ok {
+		return v, why
+	}
 	return packet.Return, packet.OK
 }
 
-// open lets the scheduler of svc choose a real server and remembers the choice.
-func (q *Queue) open(svc *service, t *packet.Tuple, hash uint64, ev event, now time.Duration) (Flow, packet.Reason) {
+// open chooses a real server of svc for p and remembers the choice.
+func (q *Queue) open(svc *service, p *packet.Packet, hash uint64, ev event, now time.Duration) (Flow, packet.Reason) {
+	t := &p.Tuple
 	if q.b.defence.drops() {
 		return Flow{}, packet.Overload
 	}
 	for svc != nil {
-		rs := svc.pick(t, now)
-		if rs == nil {
-			return Flow{}, packet.NoRealServer
-		}
-		if rs.acquire() {
+		c, why := q.choose(svc, p, now)
+		switch why {
+		case packet.OK:
 			return q.b.table.insert(Flow{
 				Tuple:  *t,
-				Server: rs,
-				State:  first(t.Proto).next(ev, Request, rs.oneSided),
-			}, hash, tickOf(now))
+				Server: c.server,
+				State:  first(t.Proto).next(ev, Request, c.server.oneSided),
+			}, c.template, hash, tickOf(now))
+		case packet.NoService:
+		default:
+			return Flow{}, why
 		}
 		svc = q.b.state.Load().find(t) // a reload has freed it a moment ago
 	}

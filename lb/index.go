@@ -21,10 +21,12 @@ func (s indexSlot) tag() uint32   { return uint32(s >> 32) }
 func (s indexSlot) entry() uint32 { return uint32(s) >> 1 }
 func (s indexSlot) isReply() bool { return s&1 != 0 }
 
-// A hint is a slot of a reply tuple that may be in any shard.
+// A hint is what a flow leaves in other shards: the slot of its reply tuple
+// and, once it has ended, the template that counts it.
 type hint struct {
-	hash  uint64
-	entry uint32 // 0: none
+	hash     uint64
+	entry    uint32 // 0: none
+	template uint32 // 0: none
 }
 
 // hints are the entries that one hash's reply slots name. Two tuples of a

@@ -7,23 +7,24 @@ import (
 )
 
 // insert adds the flow f, whose State is that after its first packet, until
-// now plus its state's lifetime. f.Server has been acquired for it; the
-// table releases it when the flow ends, or at once where the flow is not added.
+// now plus its state's lifetime. f.Server has been acquired for it and template,
+// if it has one, counts it; the table gives both back when the flow ends, or at
+// once where the flow is not added.
 //
 // Where the client's tuple has a flow already, made by another queue a moment
 // ago, that one is returned instead. Otherwise Local is what the mode chose.
-func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
+func (t *Table) insert(f Flow, template uint32, hash uint64, now uint32) (Flow, packet.Reason) {
 	id := t.shardOf(hash)
 	if t.live.Add(1) > t.limit && !t.evict(id, now) {
 		t.live.Add(-1)
-		f.Server.release()
+		t.unchoose(choice{f.Server, template})
 		return Flow{}, packet.TableFull
 	}
 	mode := f.Server.Mode
 	local, ok := mode.Local(f, 0)
 	if !ok {
 		t.live.Add(-1)
-		f.Server.release()
+		t.unchoose(choice{f.Server, template})
 		return Flow{}, packet.NoPort
 	}
 	f.Local = local
@@ -41,21 +42,24 @@ func (t *Table) insert(f Flow, hash uint64, now uint32) (Flow, packet.Reason) {
 		other := t.flow(&t.entries.all[n])
 		s.mu.Unlock()
 		t.live.Add(-1)
-		f.Server.release()
+		t.unchoose(choice{f.Server, template})
 		return other, packet.OK
 	}
 	n := t.allocateLocked(s, id)
 	if n == 0 {
 		s.mu.Unlock()
 		t.live.Add(-1)
-		f.Server.release()
+		t.unchoose(choice{f.Server, template})
 		return Flow{}, packet.TableFull
 	}
-	t.fillLocked(s, n, f, now)
+	t.fillLocked(s, n, f, template, now)
 	s.put(hash, slotOf(n, false))
 	gen := t.entries.all[n].gen
 	s.mu.Unlock()
 
+	if template != 0 && assures(first(f.Tuple.Proto), f.State, Request) {
+		t.assure(template)
+	}
 	if f.Server.oneSided {
 		return f, packet.OK
 	}
@@ -87,7 +91,7 @@ func (t *Table) allocateLocked(s *shard, id uint32) uint32 {
 	return s.fresh - 1
 }
 
-func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
+func (t *Table) fillLocked(s *shard, n uint32, f Flow, template, now uint32) {
 	e := &t.entries.all[n]
 	*e = entry{
 		tuple:    f.Tuple,
@@ -102,10 +106,19 @@ func (t *Table) fillLocked(s *shard, n uint32, f Flow, now uint32) {
 	if f.Server.oneSided {
 		e.flags |= flagOneSided
 	}
+	if template != 0 {
+		e.flags |= flagControlled
+		t.links[n] = template
+	}
 	f.Server.opened.Add(1)
 	if states[f.State].active {
 		f.Server.active.Add(1)
 	}
+	t.enterLocked(s, n, now)
+}
+
+// enterLocked begins the life of the filled entry n.
+func (t *Table) enterLocked(s *shard, n, now uint32) {
 	if s.live == 0 {
 		s.turned = now >> slotShift // nothing is filed: no turn to catch up with
 	}
@@ -198,12 +211,14 @@ func (t *Table) holder(of hints, reply *packet.Tuple) uint32 {
 
 // giveUp takes back a flow that could not be made findable by its replies.
 func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) (Flow, packet.Reason) {
+	var gone hint // its reply slot is gone already
 	s.mu.Lock()
 	if e := &t.entries.all[n]; e.flags&flagLive != 0 && e.gen == gen {
 		s.created--
 		t.servers.get(e.server).opened.Add(^uint64(0))
-		t.removeLocked(s, n) // its reply slot is gone already
+		gone = t.removeLocked(s, n)
 	}
 	s.mu.Unlock()
+	t.leave(gone.template)
 	return Flow{}, why
 }

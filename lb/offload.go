@@ -90,7 +90,8 @@ func (t *Table) withdrawLocked(e *entry) {
 	}
 }
 
-// entryLocked is the entry of a request tuple in its locked shard, or 0.
+// entryLocked is the entry of a request tuple, or of a template's key, in its
+// locked shard, or 0.
 func (t *Table) entryLocked(s *shard, key *packet.Tuple, hash uint64) uint32 {
 	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
 		slot := s.at(i)

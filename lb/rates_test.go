@@ -50,8 +50,8 @@ func TestMeasured(t *testing.T) {
 	b := newTestBalancer(t, Options{Flows: 1000})
 	b.mustApply(t, webConfig("A=1"))
 	for port := range uint16(40) {
-		b.send(t, 0, 1+port, 0)
-		b.send(t, 0, 1+port, 0)
+		b.send(t, 0, 1000+port, 0)
+		b.send(t, 0, 1000+port, 0)
 	}
 	check := func(when string, total, sinceZero Traffic, rates Rates) {
 		t.Helper()
@@ -84,7 +84,7 @@ func TestMeasured(t *testing.T) {
 	}
 	check("zeroed", sent, Traffic{}, Rates{})
 
-	b.send(t, 0, 1, 5*time.Second)
+	b.send(t, 0, 1000, 5*time.Second)
 	one := Traffic{RequestPackets: 1, RequestBytes: size}
 	sent.add(one)
 	check("a packet later", sent, one, Rates{})
@@ -96,7 +96,7 @@ func TestMeasured(t *testing.T) {
 func TestTheTotalKeepsWhatWasRemoved(t *testing.T) {
 	b := newTestBalancer(t, Options{Flows: 1000})
 	b.mustApply(t, webConfig("A=1"))
-	b.send(t, 0, 1, 0)
+	b.send(t, 0, 1000, 0)
 	want := b.Stats().Total
 	b.mustApply(t, Config{})
 	for range 17 {

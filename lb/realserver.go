@@ -32,13 +32,14 @@ type record struct {
 	id       uint32
 	oneSided bool // the mode's real servers answer the client directly
 
-	flows   atomic.Int64 // flows that name the id; freed: below 0
-	active  atomic.Int64 // of them those that count as active connections
-	limits  thresholds
-	pathMTU atomic.Int32  // bytes; 0 unknown
-	opened  atomic.Uint64 // flows ever
-	traffic traffic
-	meter   meter
+	flows     atomic.Int64 // flows that name the id; freed: below 0
+	active    atomic.Int64 // of them those that count as active connections
+	limits    thresholds
+	templates atomic.Int64  // of persistent clients, with or without flows; they hold the id too
+	pathMTU   atomic.Int32  // bytes; 0 unknown
+	opened    atomic.Uint64 // flows ever
+	traffic   traffic
+	meter     meter
 
 	offload       Offload // nil: none
 	carriedBefore Traffic // what its accounts had when the record was made
@@ -80,8 +81,22 @@ func (r *record) carried() (t Traffic) {
 
 func (r *record) release() { r.shrunk(r.flows.Add(-1)) }
 
-// free makes every later acquire fail. It is false while there are flows.
-func (r *record) free() bool { return r.flows.CompareAndSwap(0, freed) }
+// free makes every later acquire fail. It is false while there are flows or
+// templates.
+func (r *record) free() bool {
+	if !r.flows.CompareAndSwap(0, freed) {
+		return false
+	}
+	// Who makes a template has acquired a flow before, so there come no more.
+	if r.templates.Load() != 0 {
+		r.flows.Add(-freed)
+		return false
+	}
+	return true
+}
+
+// Templates is the number of clients that are persistent to the real server.
+func (r *record) Templates() int64 { return r.templates.Load() }
 
 // ActiveFlows is the number of flows that count as active, as IPVS counts
 // them: TCP and SCTP that is established or on the way there.

@@ -17,8 +17,10 @@ type service struct {
 	onNoServer OnNoServer
 	lifetimes  *lifetimes
 	policy     Policy
-	set        []*RealServer // all, newest first
-	v4, v6     Scheduler     // over the real servers that can take clients of the family; nil: none
+	set        []*RealServer                   // all, newest first
+	persistent *persistent                     // nil: not
+	byEndpoint map[packet.Endpoint]*RealServer // set, where persistent
+	v4, v6     Scheduler                       // over the real servers that can take clients of the family; nil: none
 }
 
 // pick chooses the real server for a new flow.
@@ -31,6 +33,16 @@ func (s *service) pick(t *packet.Tuple, now time.Duration) *RealServer {
 		return nil
 	}
 	return sched.Pick(t, now)
+}
+
+// current is rs as the service has it now, if it can take a client of a
+// family, or nil.
+func (s *service) current(rs *RealServer, family uint8) *RealServer {
+	is := s.byEndpoint[rs.Endpoint]
+	if is == nil || is.Endpoint.Family != family && !is.Mode.Crosses() {
+		return nil
+	}
+	return is
 }
 
 // A listenKey is what a packet must be sent to, to belong to a service. Port 0
@@ -74,20 +86,52 @@ type snapshot struct {
 	listens  map[listenKey]*place
 	vips     map[vipKey]struct{}
 	locals   []netip.Prefix
+	ftp      map[vipKey]*place       // services on port 21
+	callers  atomic.Pointer[callers] // nil: none
 }
 
+// The ports of FTP and of the data connections that an FTP server opens.
+const (
+	ftp     = 21
+	ftpData = 20
+)
+
 // find is the service that a request belongs to, or nil: first by its port,
-// then one for all ports.
+// then one for all ports. As in IPVS (ip_vs_schedule) what comes from FTP's data
+// port answers a connection that the director has not seen, and is no request.
 func (s *snapshot) find(t *packet.Tuple) *service {
+	if t.SrcPort == ftpData {
+		return nil
+	}
 	k := listenKey{vip: t.Dst, port: t.DstPort, proto: t.Proto, family: t.Family}
 	p := s.listens[k]
 	if p == nil {
+		if svc := s.findFTP(t); svc != nil {
+			return svc
+		}
 		k.port = 0
 		if p = s.listens[k]; p == nil {
 			return nil
 		}
 	}
 	return p.Load()
+}
+
+// findFTP is the persistent service on FTP's port whose passive data connection
+// t may be, or nil. It gets the whole range (ip_vs_service_find): uvs does not
+// read which ports the real server names.
+func (s *snapshot) findFTP(t *packet.Tuple) *service {
+	if len(s.ftp) == 0 || t.Proto != packet.TCP || t.DstPort != ftpData && t.DstPort < 1024 {
+		return nil
+	}
+	p := s.ftp[vipKey{t.Dst, t.Family}]
+	if p == nil {
+		return nil
+	}
+	if svc := p.Load(); svc.persistent != nil {
+		return svc
+	}
+	return nil
 }
 
 func (s *snapshot) isVIP(t *packet.Tuple) bool {

@@ -36,6 +36,8 @@ const (
 	SCTPShutdownAckSent
 	SCTPRejected
 	SCTPClosed
+	TemplateNone    // no flow; see template.go
+	TemplateAssured // likewise
 	numStates
 )
 
@@ -43,8 +45,9 @@ const (
 type class uint8
 
 const (
-	classOpening class = iota // a first packet that nobody answered yet
-	classClosed               // over, kept for stray packets
+	classOpening  class = iota // a first packet that nobody answered yet
+	classTemplate              // a client that none of its flows assured; given up without flows only
+	classClosed                // over, kept for stray packets
 	classUDP
 	classKept // never given up
 	numClasses
@@ -84,6 +87,9 @@ var states = [numStates]stateInfo{
 	SCTPShutdownAckSent:  {"shutdown_ack_sent", classClosed, false, 61 * time.Second},
 	SCTPRejected:         {"rejected", classClosed, false, 4 * time.Second},
 	SCTPClosed:           {"closed", classClosed, false, 61 * time.Second},
+
+	TemplateNone:    {name: "none", class: classTemplate},
+	TemplateAssured: {name: "assured", class: classKept},
 }
 
 func (s State) String() string { return states[s].name }

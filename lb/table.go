@@ -39,6 +39,7 @@ type Table struct {
 	where  []whereabouts // of the shards' indexes
 	owners []uint32      // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
 	heads  []uint32      // of all shards' timing wheels, see wheel.go
+	links  []uint32      // by entry number, guarded as the entry; see template.go
 	secure atomic.Bool   // every TCP flow follows the other table, see Policy.SecureTCP
 	live   atomic.Int64  // flows, and inserts under way; at most limit
 	arenas arenas        // of the shards' indexes
@@ -63,9 +64,11 @@ type entry struct {
 }
 
 const (
-	flagLive     = 1 << iota // holds a flow
-	flagOneSided             // the mode's real servers answer the client directly
-	flagOffered              // the offload may carry packets of it
+	flagLive       = 1 << iota // holds a flow
+	flagOneSided               // the mode's real servers answer the client directly
+	flagOffered                // the offload may carry packets of it
+	flagControlled             // the flow has a template
+	flagAssured                // and has assured it
 )
 
 const (
@@ -152,6 +155,10 @@ func newTable(limit int, servers *registry) (*Table, error) {
 		t.close()
 		return nil, err
 	}
+	if t.links, err = reserve[uint32](numEntries); err != nil {
+		t.close()
+		return nil, err
+	}
 	t.arenas.shards = n
 	indexes, err := t.arenas.arenaLocked(minSlotBits)
 	if err != nil {
@@ -178,6 +185,7 @@ func shardBits(limit int) int {
 func (t *Table) close() {
 	unreserve(t.entries.all)
 	unreserve(t.heads)
+	unreserve(t.links)
 	t.arenas.close()
 	t.entries.all, t.heads = nil, nil
 }
@@ -256,7 +264,7 @@ func (t *Table) repliesBy(n uint32, key *packet.Tuple) bool {
 func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now uint32, f *Flow) bool {
 	e := &t.entries.all[n]
 	due := int32(e.deadline-now) <= 0
-	if due || opens && d == Request && e.state.reopens() {
+	if due || opens && d == Request && e.state.reopens() && e.flags&flagControlled == 0 {
 		s.expired++
 		gone := t.removeLocked(s, n)
 		s.mu.Unlock()
@@ -264,11 +272,16 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now u
 		return false
 	}
 	t.copyFlow(f, e)
+	template := uint32(0) // to be assured
 	if ev != eventPeek {
 		if d == Request {
 			e.countRequest()
 		}
 		state := e.state.next(ev, d, e.flags&flagOneSided != 0)
+		if e.flags&(flagControlled|flagAssured) == flagControlled && assures(e.state, state, d) {
+			e.flags |= flagAssured
+			template = t.links[n]
+		}
 		e.deadline = now + f.Server.service.lifetimes[state]
 		if state != e.state {
 			t.changeLocked(s, n, f.Server, state)
@@ -276,6 +289,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now u
 		}
 	}
 	s.mu.Unlock()
+	if template != 0 {
+		t.assure(template)
+	}
 	return true
 }
 
@@ -303,15 +319,22 @@ func (t *Table) removeLocked(s *shard, n uint32) (reply hint) {
 	e := &t.entries.all[n]
 	t.withdrawLocked(e)
 	f := t.flow(e)
-	if tuple, ok := f.Server.Mode.ReplyTuple(f); ok {
-		reply = hint{hash: tuple.Hash(t.seed), entry: n}
-	}
 	s.remove(e.tuple.Hash(t.seed), slotOf(n, false))
 	t.unfileLocked(n)
-	if states[e.state].active {
-		f.Server.active.Add(-1)
+	if e.state.isTemplate() {
+		f.Server.templates.Add(-1)
+	} else {
+		if tuple, ok := f.Server.Mode.ReplyTuple(f); ok {
+			reply = hint{hash: tuple.Hash(t.seed), entry: n}
+		}
+		if e.flags&flagControlled != 0 {
+			reply.template = t.links[n]
+		}
+		if states[e.state].active {
+			f.Server.active.Add(-1)
+		}
+		f.Server.release()
 	}
-	f.Server.release()
 	e.flags = 0
 	e.gen++
 	e.next = s.free
@@ -321,9 +344,10 @@ func (t *Table) removeLocked(s *shard, n uint32) (reply hint) {
 	return reply
 }
 
-// removeReply removes the slot that names a reply tuple, if there is one. The
-// caller holds no lock.
+// removeReply removes what a flow has left in other shards. The caller holds
+// no lock.
 func (t *Table) removeReply(h hint) {
+	t.leave(h.template)
 	if h.entry == 0 {
 		return
 	}

@@ -120,7 +120,9 @@ func TestUpdateServiceRefuses(t *testing.T) {
 		want   string
 	}{
 		{"a service that there is not", func(s *ServiceConfig) { s.Name = "wev" }, `service "wev": there is none of that name`},
-		{"other listens", func(s *ServiceConfig) { s.Listens = []Listen{{VIP: s.Listens[0].VIP, FirstPort: 81, Proto: packet.UDP}} }, `service "web": other listens`},
+		{"other listens", func(s *ServiceConfig) {
+			s.Listens = []Listen{{VIP: s.Listens[0].VIP, FirstPort: 81, Proto: packet.UDP}}
+		}, `service "web": other listens`},
 		{"what Apply refuses", func(s *ServiceConfig) { s.Scheduler, s.RealServers[0].Weight = nil, -1 }, "service \"web\": no scheduler\nservice \"web\": real server 10.0.0.65:80: weight -1 is below 0"},
 	}
 	for _, tt := range tests {

@@ -110,7 +110,7 @@ func (t *Table) turn(id, now uint32) (looked int, more bool) {
 			continue
 		}
 		looked++
-		if int32(t.entries.all[n].deadline-now) <= 0 {
+		if int32(t.entries.all[n].deadline-now) <= 0 && !t.rearmLocked(n, now) {
 			s.expired++
 			replies[removed] = t.removeLocked(s, n)
 			removed++
@@ -152,7 +152,8 @@ const (
 )
 
 // evict gives up a flow to make room for one in shard id: one that nobody has
-// answered yet, or one that is closed, or a UDP flow that is idle, and of those
+// answered yet, or the template of a client that none of its real server's
+// answers has reached, or a flow that is closed, or a UDP flow that is idle, and of those
 // the one that would end first. An established flow is never given up. The
 // caller holds no lock.
 func (t *Table) evict(id, now uint32) bool {
@@ -186,7 +187,14 @@ func (t *Table) victimLocked(s *shard, id, now uint32) uint32 {
 				continue
 			}
 			e := &t.entries.all[n]
-			if c != classUDP {
+			switch c {
+			case classUDP:
+			case classTemplate:
+				if n = t.idleTemplateLocked(n); n != 0 {
+					return n
+				}
+				continue
+			default:
 				return n
 			}
 			if late := min(e.deadline>>slotShift-s.turned, wheelSlots-1); late <= i || refiled == maxRefile {

@@ -36,6 +36,7 @@ const (
 	BadTunnel               // a tunnel packet with an impossible header, checksum or congestion mark
 	Overload                // would have opened a flow while the defence drops a part of those
 	RateLimited             // an answer of our own was not sent, to keep the limit of such answers
+	NoCallID                // a packet to a service with SIP persistence that says no Call-ID
 	numReasons
 )
 
@@ -46,7 +47,7 @@ var reasonNames = [NumReasons]string{
 	"ok", "truncated", "bad_version", "bad_header", "bad_ip_checksum", "bad_checksum", "bad_source", "too_many_headers",
 	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "fragment_repeated", "no_service", "no_real_server",
 	"no_port", "table_full", "not_syn", "too_big", "path_too_small", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
-	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "overload", "rate_limited",
+	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "overload", "rate_limited", "no_call_id",
 }
 
 // String is the value of the metric's label reason.

@@ -48,6 +48,15 @@ func (p *Packet) WholeTransport() bool {
 	return true
 }
 
+// UDPPayload is what follows the header of a UDP packet, or of a first fragment
+// of one; empty otherwise.
+func (p *Packet) UDPPayload() []byte {
+	if p.proto != UDP || p.frag.Offset != 0 || p.Len()-p.l4 < udpHeaderLen {
+		return nil
+	}
+	return p.buf[p.start+p.l4+udpHeaderLen : p.end]
+}
+
 // TCPFlags are the flag bits FIN, SYN, RST, PSH, ACK, ... of a TCP packet with a
 // whole header; 0 otherwise.
 func (p *Packet) TCPFlags() uint8 {

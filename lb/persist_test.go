@@ -1,0 +1,185 @@
+package lb_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/lb/sched"
+	"github.com/uvs-project/uvs/modes"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/packet/packettest"
+)
+
+// A scene is a director of persistent services whose clients say one after
+// the other which real server they got.
+type scene struct {
+	t   *testing.T
+	b   *lb.Balancer
+	c   lb.Config
+	now time.Duration
+}
+
+// newScene has one service "web" over three real servers of mode dr, rr.
+func newScene(t *testing.T, p lb.Persistence, listens ...string) *scene {
+	t.Helper()
+	b, err := lb.New(lb.Options{Flows: 10_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	s := &scene{t: t, b: b}
+	s.add("web", p, listens...)
+	s.apply()
+	return s
+}
+
+func (s *scene) add(name string, p lb.Persistence, listens ...string) *lb.ServiceConfig {
+	s.t.Helper()
+	build, err := sched.New("rr", sched.Options{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c := lb.ServiceConfig{Name: name, Scheduler: build, Persistence: p}
+	for _, l := range listens {
+		addr, proto, _ := strings.Cut(l, "/")
+		a := netip.MustParseAddrPort(addr)
+		c.Listens = append(c.Listens, lb.Listen{VIP: a.Addr(), FirstPort: a.Port(), Proto: map[string]uint8{"tcp": packet.TCP, "udp": packet.UDP}[proto]})
+	}
+	for _, rip := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "2001:db8:b::1", "2001:db8:b::2", "2001:db8:b::3"} {
+		s.server(&c, "dr", netip.AddrPortFrom(netip.MustParseAddr(rip), 0))
+	}
+	s.c.Services = append(s.c.Services, c)
+	return &s.c.Services[len(s.c.Services)-1]
+}
+
+func (s *scene) server(c *lb.ServiceConfig, mode string, a netip.AddrPort) {
+	s.t.Helper()
+	if !hasFamily(c.Listens, a.Addr()) {
+		return
+	}
+	m, err := modes.New(mode, modes.Options{Listens: c.Listens, RealServer: a})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c.RealServers = append(c.RealServers, lb.RealServerConfig{Address: a, Weight: 1, Mode: m})
+}
+
+func hasFamily(listens []lb.Listen, a netip.Addr) bool {
+	for _, l := range listens {
+		if l.VIP.Is4() == a.Is4() {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scene) apply() {
+	s.t.Helper()
+	if err := s.b.Apply(s.c); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// send handles a packet and returns the last digit of the real server's
+// address, or what became of the packet.
+func (s *scene) send(raw []byte) string {
+	s.t.Helper()
+	p := packettest.Parsed(s.t, raw)
+	v, why := s.b.Queue(0).Handle(p, s.now)
+	if v != packet.Send || why != packet.OK {
+		return fmt.Sprint(v, " ", why)
+	}
+	a, family := p.Destination()
+	text := a.Netip(family).String()
+	return text[len(text)-1:]
+}
+
+// syn opens a connection from a client, such as "198.51.100.7:4000", to a VIP's
+// port.
+func (s *scene) syn(src, dst string) string {
+	s.t.Helper()
+	return s.send(packettest.TCP(src, dst, packettest.SYN))
+}
+
+// wait lets time pass and what is due end.
+func (s *scene) wait(d time.Duration) {
+	for end := s.now + d; s.now < end; {
+		s.now = min(end, s.now+time.Second/16)
+		s.b.Tick(s.now)
+	}
+}
+
+func (s *scene) want(what, got, want string) {
+	s.t.Helper()
+	if got != want {
+		s.t.Errorf("%s went to %s, want %s", what, got, want)
+	}
+}
+
+const hundred = 100 * time.Second
+
+// everyAddress tells every client from every other.
+func everyAddress(d time.Duration) lb.Persistence {
+	return lb.Persistence{Timeout: d, PrefixV4: 32, PrefixV6: 128}
+}
+
+func TestPersistenceBinds(t *testing.T) {
+	type step struct{ src, dst, want string }
+	const web, tls = "203.0.113.10:80", "203.0.113.10:443"
+	tests := []struct {
+		name    string
+		p       lb.Persistence
+		listens string
+		steps   []step
+	}{
+		{"a client stays and others take turns", everyAddress(hundred), web + "/tcp", []step{
+			{"198.51.100.7:1000", web, "3"}, {"198.51.100.7:1001", web, "3"},
+			{"198.51.100.8:1000", web, "2"}, {"198.51.100.9:1000", web, "1"}, {"198.51.100.7:1002", web, "3"},
+		}},
+		{"without persistence the client's flows take turns", lb.Persistence{}, web + "/tcp", []step{
+			{"198.51.100.7:1000", web, "3"}, {"198.51.100.7:1001", web, "2"},
+		}},
+		{"a network is one client", lb.Persistence{Timeout: hundred, PrefixV4: 28}, web + "/tcp", []step{
+			{"198.51.100.7:1000", web, "3"}, {"198.51.100.8:1000", web, "3"}, {"198.51.100.16:1000", web, "2"},
+			{"198.51.101.7:1000", web, "1"}, {"198.51.100.15:1000", web, "3"},
+		}},
+		{"a prefix that ends within a byte of IPv6", lb.Persistence{Timeout: hundred, PrefixV6: 45}, "[2001:db8:a::10]:80/tcp", []step{
+			{"[2001:db8:0::7]:1000", "[2001:db8:a::10]:80", "3"}, {"[2001:db8:7:ffff::8]:1000", "[2001:db8:a::10]:80", "3"},
+			{"[2001:db8:8::7]:1000", "[2001:db8:a::10]:80", "2"},
+		}},
+		{"prefix 0: all are one client", lb.Persistence{Timeout: hundred}, web + "/tcp", []step{
+			{"198.51.100.7:1000", web, "3"}, {"192.0.2.99:1000", web, "3"},
+		}},
+		{"the listens of a service share it", everyAddress(hundred), web + "/tcp " + tls + "/tcp 203.0.113.11:80/tcp", []step{
+			{"198.51.100.7:1000", web, "3"}, {"198.51.100.7:1001", tls, "3"}, {"198.51.100.7:1002", "203.0.113.11:80", "3"},
+			{"198.51.100.8:1000", tls, "2"}, {"198.51.100.8:1001", web, "2"},
+		}},
+		{"every port of the VIP shares it", everyAddress(hundred), "203.0.113.10:0/tcp", []step{
+			{"198.51.100.7:1000", web, "3"}, {"198.51.100.7:1001", tls, "3"}, {"198.51.100.7:1002", "203.0.113.10:22", "3"},
+			{"198.51.100.8:1000", web, "2"}, {"198.51.100.8:1001", tls, "2"},
+		}},
+		{"FTP takes the ports of passive data connections, of strangers too", everyAddress(hundred), "203.0.113.10:21/tcp", []step{
+			{"198.51.100.7:1000", "203.0.113.10:21", "3"}, {"198.51.100.7:1001", "203.0.113.10:30000", "3"},
+			{"198.51.100.8:1000", "203.0.113.10:30000", "2"}, {"198.51.100.8:1001", "203.0.113.10:20", "2"},
+			{"198.51.100.8:1002", "203.0.113.10:1023", "pass no_service"},
+		}},
+		{"FTP without persistence takes its port only", lb.Persistence{}, "203.0.113.10:21/tcp", []step{
+			{"198.51.100.7:1000", "203.0.113.10:21", "3"}, {"198.51.100.7:1001", "203.0.113.10:30000", "pass no_service"},
+		}},
+		{"what comes from FTP's data port is no request", everyAddress(hundred), web + "/tcp", []step{
+			{"198.51.100.7:20", web, "pass no_service"},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene(t, tt.p, strings.Fields(tt.listens)...)
+			for i, step := range tt.steps {
+				s.want(fmt.Sprintf("step %d: %s to %s", i, step.src, step.dst), s.syn(step.src, step.dst), step.want)
+			}
+		})
+	}
+}
