@@ -94,11 +94,24 @@ type RealServerState struct {
 	Address       string `json:"address"` // without a port: the client's stays
 	Mode          string `json:"mode"`
 	Weight        int    `json:"weight"`
-	State         string `json:"state"` // up, or removed while it has flows
+	State         string `json:"state"` // checking, up, slow_start, down, draining or maintenance; removed while it has flows
 	ActiveFlows   int64  `json:"active_flows"`
 	InactiveFlows int64  `json:"inactive_flows"`
 	PathMTU       int    `json:"path_mtu"` // bytes; 0 not known
 	Measured
+	Health *HealthState `json:"health"` // null: removed
+}
+
+// HealthState is what the checks of one real server say.
+type HealthState struct {
+	Check       string    `json:"check"` // its type
+	Since       time.Time `json:"since"` // of the state
+	Cause       string    `json:"cause"` // of the state
+	Transitions uint64    `json:"transitions"`
+	Good        uint64    `json:"good"` // checks
+	Bad         uint64    `json:"bad"`
+	LastError   string    `json:"last_error"` // empty: the latest check was good
+	LastSeconds float64   `json:"last_seconds"`
 }
 
 // Measured is what was counted since the start, and the rates of the last

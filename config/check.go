@@ -177,8 +177,12 @@ func (fs *faults) checkTimeouts(path string, t Timeouts) {
 }
 
 func (fs *faults) timeout(path string, d time.Duration) {
-	if d < minTimeout || d > maxTimeout {
-		fs.add(path, "%v is out of range, %v to %v", d, minTimeout, maxTimeout)
+	fs.duration(path, d, minTimeout, maxTimeout)
+}
+
+func (fs *faults) duration(path string, d, low, high time.Duration) {
+	if d < low || d > high {
+		fs.add(path, "%v is out of range, %v to %v", d, low, high)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -104,7 +105,6 @@ var laterKeys = map[string]bool{
 	"services[].persistence":              true,
 	"services[].quorum":                   true,
 	"services[].sorry_server":             true,
-	"services[].health":                   true,
 	"services[].real_servers[].max_flows": true,
 	"services[].real_servers[].min_flows": true,
 }
@@ -130,6 +130,8 @@ var (
 	addrType       = reflect.TypeFor[netip.Addr]()
 	addrPortType   = reflect.TypeFor[netip.AddrPort]()
 	durationType   = reflect.TypeFor[time.Duration]()
+	expectType     = reflect.TypeFor[Expect]()
+	healthType     = reflect.TypeFor[Health]()
 	listenType     = reflect.TypeFor[Listen]()
 	peerType       = reflect.TypeFor[Peer]()
 	prefixType     = reflect.TypeFor[netip.Prefix]()
@@ -173,6 +175,10 @@ func convert(from, to reflect.Value) (any, error) {
 			return nil, fmt.Errorf(`must be "off" or a duration with its unit, such as 120s, is %v`, describe(from))
 		}
 		return d, nil
+	case expectType:
+		if n, err := wholeNumber(from); err == nil {
+			return strconv.Itoa(n), nil
+		}
 	case queuesType:
 		if from.Kind() == reflect.String && from.String() == "auto" {
 			return 0, nil
@@ -270,6 +276,7 @@ var listDefaults = map[reflect.Type]map[string]any{
 		"connect_retry": "5s",
 		"max_received":  100_000,
 	},
+	healthType: healthDefaults,
 }
 
 // wholeNumber accepts the forms that the three formats give a number: int

@@ -32,7 +32,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		for i := range section.NumField() {
 			key := section.Field(i).Tag.Get("mapstructure")
 			switch {
-			case key == "tunnel" && section == serviceType, key == "health", key == "timeouts", key == "policy":
+			case key == "tunnel" && section == serviceType, key == "timeouts", key == "policy":
 				inner := section.Field(i).Type
 				for j := range inner.NumField() {
 					documented(key + "." + inner.Field(j).Tag.Get("mapstructure"))
@@ -40,6 +40,45 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			case key != "real_servers":
 				documented(key)
 			}
+		}
+	}
+}
+
+// TestEveryHealthKeyIsDocumented: the page on health has a row for each key and
+// an example that sets it.
+func TestEveryHealthKeyIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/health.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples strings.Builder
+	for i, part := range strings.Split(string(page), "```yaml\n") {
+		if i > 0 {
+			example, _, _ := strings.Cut(part, "```")
+			examples.WriteString(example)
+		}
+	}
+	var walk func(prefix string, section reflect.Type)
+	walk = func(prefix string, section reflect.Type) {
+		for i := range section.NumField() {
+			f := section.Field(i)
+			key := f.Tag.Get("mapstructure")
+			if f.Type.Kind() == reflect.Struct {
+				walk(prefix+key+".", f.Type)
+				continue
+			}
+			if !strings.Contains(string(page), "| `"+prefix+key+"` |") {
+				t.Errorf("docs/health.md has no row for %s", prefix+key)
+			}
+			if !strings.Contains(examples.String(), key+":") {
+				t.Errorf("no example of docs/health.md sets %s", prefix+key)
+			}
+		}
+	}
+	walk("", healthType)
+	for name := range checkKeys {
+		if !strings.Contains(string(page), "\n| `"+name+"` |") {
+			t.Errorf("docs/health.md has no row for the check %s", name)
 		}
 	}
 }

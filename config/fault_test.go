@@ -43,13 +43,11 @@ func TestParseRefuses(t *testing.T) {
 		{name: "a section written with points", raw: "device.name: a\n",
 			want: []string{"device.name: unknown key"}},
 		{name: "keys of a later version",
-			raw: service("quorum: 1", "persistence: {timeout: 300s}", "health: {type: http, port: 0}", "real_servers: [{address: 192.0.2.1, max_flows: 1}]"),
+			raw: service("quorum: 1", "persistence: {timeout: 300s}", "real_servers: [{address: 192.0.2.1, max_flows: 1}]"),
 			want: []string{
-				web + "health.port: not in this version of uvs",
 				web + "persistence: not in this version of uvs",
 				web + "quorum: not in this version of uvs",
 				web + "real_servers[0].max_flows: not in this version of uvs",
-				web + `health.type: "http" is not in this version of uvs, only none: every real server is taken as up`,
 			}},
 
 		// Types.

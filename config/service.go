@@ -87,12 +87,6 @@ const (
 	AnswerDrop  OnNoServer = "drop"  // silence
 )
 
-// Health is how real servers are checked. Only type none exists: all are
-// taken as up.
-type Health struct {
-	Type string `mapstructure:"type"`
-}
-
 // Protocol is a transport protocol.
 type Protocol string
 

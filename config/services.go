@@ -16,9 +16,7 @@ func (fs *faults) inherit() {
 	for i := range fs.cfg.Services {
 		s := &fs.cfg.Services[i]
 		s.Tunnel.inherit(Tunnel{Type: IPIP})
-		if s.Health.Type == "" {
-			s.Health.Type = "none"
-		}
+		s.Health.inherit()
 		for j := range s.RealServers {
 			rs := &s.RealServers[j]
 			if rs.Mode == "" {
@@ -78,9 +76,7 @@ func (fs *faults) checkService(path string, s *Service, o Options) {
 		fs.add(path+".tunnel", "no real server of the service is in mode tun")
 	}
 	oneOf(fs, path+".on_no_server", s.OnNoServer, AnswerICMP, AnswerReset, AnswerDrop)
-	if s.Health.Type != "none" {
-		fs.add(path+".health.type", "%q is not in this version of uvs, only none: every real server is taken as up", s.Health.Type)
-	}
+	fs.checkHealth(path+".health", s)
 	if s.Timeouts != fs.cfg.Timeouts {
 		fs.checkTimeouts(path+".timeouts", s.Timeouts)
 	}

@@ -60,27 +60,39 @@ func checksum(t *testing.T, path string) string {
 
 // startDaemon starts a server in a host and waits until its ports are open.
 func startDaemon(h *lab.Host, ports []string, name string, args ...string) error {
+	_, err := startServer(h, ports, name, args...)
+	return err
+}
+
+// startServer is startDaemon for a server that the test ends itself.
+func startServer(h *lab.Host, ports []string, name string, args ...string) (*lab.Process, error) {
 	p, err := h.Start(exec.Command(name, args...))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := timeout()
 	defer cancel()
 	if err := h.WaitListen(ctx, ports...); err != nil {
-		return fmt.Errorf("%w\n%s", err, p.Output())
+		return nil, fmt.Errorf("%w\n%s", err, p.Output())
 	}
-	return nil
+	return p, nil
 }
 
 // nginx serves /big, takes uploads by PUT, and tells at /who its name and the
 // addresses that it sees.
 func nginx(h *lab.Host) error {
+	_, err := nginxIn(h)
+	return err
+}
+
+// nginxIn is nginx for a test that ends it itself.
+func nginxIn(h *lab.Host) (*lab.Process, error) {
 	if _, err := big(); err != nil {
-		return err
+		return nil, err
 	}
 	dir, err := os.MkdirTemp(scratch, "nginx-"+h.Name+"-")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	conf := filepath.Join(dir, "nginx.conf")
 	text := fmt.Sprintf(`
@@ -109,9 +121,9 @@ http {
 }
 `, dir, scratch, h.Name)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-		return err
+		return nil, err
 	}
-	return startDaemon(h, []string{"tcp/80"}, "nginx", "-p", dir, "-e", "stderr", "-c", conf)
+	return startServer(h, []string{"tcp/80"}, "nginx", "-p", dir, "-e", "stderr", "-c", conf)
 }
 
 // bigAnswer is how many bytes of text big.test. has: more than one packet, less than the 4096

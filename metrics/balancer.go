@@ -5,19 +5,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
 )
 
 // balancer collects services, real servers and flows.
-type balancer struct{ stats func() lb.Stats }
+type balancer struct {
+	stats  func() lb.Stats
+	health func() []health.Status
+}
 
 var (
 	openedDesc  = desc(FlowsOpened, "Flows opened, by service and mode.", "service", "mode")
 	packetsDesc = desc(Packets, "Packets of flows as they are on the wire, by service, direction (in: from clients, out: from real servers) and mode.", "service", "direction", "mode")
 	bytesDesc   = desc(Bytes, "Bytes of those packets, from the IP header on, before they are rewritten.", "service", "direction", "mode")
 
-	realServerStateDesc   = desc(RealServerState, "1 for the state that the real server is in: up, or removed from the configuration while it has flows.", "service", "real_server", "state")
+	realServerStateDesc   = desc(RealServerState, "1 for the state that the real server is in; removed: from the configuration, while it has flows.", "service", "real_server", "state")
 	realServerWeightDesc  = desc(RealServerWeight, "Weight of the real server; 0 gets no new flows.", "service", "real_server")
 	realServerFlowsDesc   = desc(RealServerFlows, "Flows of the real server, active or inactive as IPVS counts them.", "service", "real_server", "activity")
 	realServerOpenedDesc  = desc(RealServerOpened, "Flows that the real server was given.", "service", "real_server")
@@ -35,14 +39,15 @@ var (
 
 func (*balancer) Describe(ch chan<- *prometheus.Desc) {
 	describe(ch, openedDesc, packetsDesc, bytesDesc,
-		realServerStateDesc, realServerWeightDesc, realServerFlowsDesc, realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
+		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
 		flowsDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, defenceDesc, lookupsDesc, notesDesc)
 }
 
 func (c *balancer) Collect(ch chan<- prometheus.Metric) {
 	s := c.stats()
+	known := c.known()
 	for i := range s.Services {
-		collectService(ch, &s.Services[i])
+		collectService(ch, &s.Services[i], known)
 	}
 	gauge(ch, flowsDesc, float64(s.Flows.Now))
 	gauge(ch, flowsLimitDesc, float64(s.Flows.Limit))
@@ -59,7 +64,7 @@ func (c *balancer) Collect(ch chan<- prometheus.Metric) {
 	collectReasons(ch, notesDesc, s.Reasons)
 }
 
-func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats) {
+func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats, known map[realServer]*health.Status) {
 	for mode, t := range s.Modes {
 		counter(ch, openedDesc, t.Flows, s.Name, mode)
 		counter(ch, packetsDesc, t.RequestPackets, s.Name, "in", mode)
@@ -69,7 +74,7 @@ func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats) {
 	}
 	for _, rs := range byAddress(s.RealServers) {
 		name := Address(rs.Endpoint)
-		gauge(ch, realServerStateDesc, oneIf(!rs.Removed), s.Name, name, "up")
+		collectHealth(ch, known[realServer{s.Name, rs.Endpoint}], s.Name, name)
 		gauge(ch, realServerStateDesc, oneIf(rs.Removed), s.Name, name, "removed")
 		gauge(ch, realServerWeightDesc, float64(rs.Weight), s.Name, name)
 		gauge(ch, realServerFlowsDesc, float64(rs.ActiveFlows), s.Name, name, "active")

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/stack"
 )
@@ -36,6 +37,10 @@ const (
 	RealServerOpened  = "uvs_real_server_flows_opened_total"
 	RealServerPackets = "uvs_real_server_packets_total"
 	RealServerBytes   = "uvs_real_server_bytes_total"
+
+	HealthChecks      = "uvs_health_checks_total"
+	HealthDuration    = "uvs_health_check_duration_seconds"
+	HealthTransitions = "uvs_health_transitions_total"
 
 	Flows         = "uvs_flows"
 	FlowsLimit    = "uvs_flows_limit"
@@ -66,6 +71,7 @@ type Source struct {
 
 	Balancer func() lb.Stats
 	Road     func() stack.Stats
+	Health   func() []health.Status
 	Reload   func() Reload
 }
 
@@ -90,7 +96,7 @@ func register(r *prometheus.Registry, s Source) *prometheus.Registry {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&director{s},
-		&balancer{s.Balancer},
+		&balancer{s.Balancer, s.Health},
 		&road{s.Road},
 	)
 	return r

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/stack"
@@ -54,8 +55,14 @@ func busy() Source {
 	return Source{
 		Version: "v1.2.3", Device: "uvs0", Offloads: "checksum tso uso",
 		Balancer: func() lb.Stats { return balancer },
-		Road:     func() stack.Stats { return stack.Stats{Queues: []stack.QueueStats{queue, {Packets: 7, Sent: 7}}} },
-		Reload:   func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
+		Health: func() []health.Status {
+			return []health.Status{
+				{Service: "web", Server: netip.MustParseAddrPort("192.0.2.1:80"), State: health.Up, Good: 81, Bad: 82, Transitions: 83, LastTook: 84 * time.Millisecond},
+				{Service: "web", Server: netip.MustParseAddrPort("[2001:db8::1]:80"), State: health.Down},
+			}
+		},
+		Road:   func() stack.Stats { return stack.Stats{Queues: []stack.QueueStats{queue, {Packets: 7, Sent: 7}}} },
+		Reload: func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
 	}
 }
 
@@ -93,6 +100,13 @@ func TestScrape(t *testing.T) {
 		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="up"} 1`,
 		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="removed"} 0`,
 		`uvs_real_server_state{real_server="192.0.2.2",service="web",state="removed"} 1`,
+		`uvs_real_server_state{real_server="192.0.2.2",service="web",state="up"} 0`,
+		`uvs_real_server_state{real_server="[2001:db8::1]:80",service="web",state="down"} 1`,
+		`uvs_real_server_state{real_server="[2001:db8::1]:80",service="web",state="up"} 0`,
+		`uvs_health_checks_total{real_server="192.0.2.1:80",result="success",service="web"} 81`,
+		`uvs_health_checks_total{real_server="192.0.2.1:80",result="failure",service="web"} 82`,
+		`uvs_health_transitions_total{real_server="192.0.2.1:80",service="web"} 83`,
+		`uvs_health_check_duration_seconds{real_server="192.0.2.1:80",service="web"} 0.084`,
 		`uvs_real_server_weight{real_server="[2001:db8::1]:80",service="web"} 4`,
 		`uvs_real_server_flows{activity="active",real_server="192.0.2.1:80",service="web"} 6`,
 		`uvs_real_server_flows{activity="inactive",real_server="192.0.2.1:80",service="web"} 8`,
@@ -186,6 +200,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 func TestADirectorWithoutServicesCanBeScraped(t *testing.T) {
 	s := busy()
 	s.Balancer = func() lb.Stats { return lb.Stats{} }
+	s.Health = func() []health.Status { return nil }
 	s.Road = func() stack.Stats { return stack.Stats{} }
 	if lines := scrape(t, s); len(lines) == 0 {
 		t.Error("nothing was scraped")

@@ -155,6 +155,13 @@ func TestStatusPrintsTheState(t *testing.T) {
 					FlowsOpened: 23, Requests: admin.Traffic{Packets: 19, Bytes: 20}, Replies: admin.Traffic{Packets: 21, Bytes: 22},
 					Rates: admin.Rates{FlowsOpened: 24, Requests: admin.Traffic{Packets: 25, Bytes: 26}, Replies: admin.Traffic{Packets: 27, Bytes: 28}},
 				},
+				Health: &admin.HealthState{Since: start, Cause: "check succeeded"},
+			}, {
+				Address: "192.0.2.2", Mode: "nat", State: "down",
+				Health: &admin.HealthState{Since: start.Add(30 * time.Second), Cause: "fell", LastError: "still no answer"},
+			}, {
+				Address: "192.0.2.3", Mode: "nat", State: "up",
+				Health: &admin.HealthState{Since: start, LastError: "no answer this time"},
 			}},
 		}},
 	}
@@ -177,6 +184,10 @@ warning              net.x is not 1
 service web on 203.0.113.10:80/tcp
 real server  mode  weight  state  active  inactive  flows  packets in  bytes in  packets out  bytes out  flows/s  packets/s in  packets/s out
 192.0.2.1    nat   1       up     17      18        23     19          20        21           22         24       25            27
+192.0.2.2    nat   0       down   0       0         0      0           0         0            0          0        0             0
+192.0.2.3    nat   0       up     0       0         0      0           0         0            0          0        0             0
+192.0.2.2 is down for 1m0s: still no answer
+192.0.2.3 is up, but its latest check failed: no answer this time
 `
 	var got bytes.Buffer
 	if err := printState(&got, &s, start.Add(90*time.Second)); err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/lb/sched"
 	"github.com/uvs-project/uvs/modes"
@@ -21,6 +22,7 @@ type plan struct {
 	host    host.Desired
 	vips    []netip.Addr // in the order of the configuration, none twice
 	servers []netip.Addr // RIPs, likewise
+	members []health.Member
 }
 
 // newPlan translates cfg. It touches nothing: tunnelSource says from which
@@ -70,6 +72,9 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 				seen[rip] = true
 				p.servers = append(p.servers, rip)
 			}
+		}
+		if err := p.watch(s); err != nil {
+			errs = append(errs, fmt.Errorf("services[%d] %q: %w", i, s.Name, err))
 		}
 		p.balance.Services = append(p.balance.Services, sc)
 	}

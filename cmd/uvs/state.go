@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/metrics"
 	"github.com/uvs-project/uvs/packet"
@@ -47,8 +48,9 @@ func (d *director) state() admin.State {
 	if d.failed != nil {
 		s.Config.LastError = d.failed.Error()
 	}
+	known := byServer(d.health.Status())
 	for i := range balance.Services {
-		s.Services = append(s.Services, serviceState(&balance.Services[i]))
+		s.Services = append(s.Services, serviceState(&balance.Services[i], known))
 	}
 	return s
 }
@@ -75,7 +77,7 @@ func occurred(counts [packet.NumReasons]uint64) map[string]uint64 {
 	return m
 }
 
-func serviceState(s *lb.ServiceStats) admin.ServiceState {
+func serviceState(s *lb.ServiceStats, known map[healthKey]*health.Status) admin.ServiceState {
 	out := admin.ServiceState{
 		Name:        s.Name,
 		Measured:    measured(&s.Measured),
@@ -85,12 +87,14 @@ func serviceState(s *lb.ServiceStats) admin.ServiceState {
 		out.Listen = append(out.Listen, l.String())
 	}
 	for _, rs := range s.RealServers {
-		state := "up"
+		state, checked := health.Checking.String(), (*admin.HealthState)(nil)
 		if rs.Removed {
 			state = "removed"
+		} else if h := known[healthKey{s.Name, rs.Endpoint.AddrPort()}]; h != nil {
+			state, checked = h.State.String(), healthState(h)
 		}
 		out.RealServers = append(out.RealServers, admin.RealServerState{
-			Address: metrics.Address(rs.Endpoint), Mode: rs.Mode, Weight: rs.Weight, State: state,
+			Address: metrics.Address(rs.Endpoint), Mode: rs.Mode, Weight: rs.Weight, State: state, Health: checked,
 			ActiveFlows: rs.ActiveFlows, InactiveFlows: rs.InactiveFlows, PathMTU: rs.PathMTU,
 			Measured: measured(&rs.Measured),
 		})
@@ -119,6 +123,7 @@ func (d *director) source() metrics.Source {
 		Offloads: d.tun.Offloads(),
 		Balancer: d.balancer.Stats,
 		Road:     d.road.Stats,
+		Health:   d.health.Status,
 		Reload: func() metrics.Reload {
 			d.mu.Lock()
 			defer d.mu.Unlock()

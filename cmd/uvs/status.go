@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -90,18 +91,27 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 		fmt.Fprintf(t, "warning\t%s\n", warning)
 	}
 	for i := range s.Services {
-		printService(t, &s.Services[i])
+		printService(t, &s.Services[i], now)
 	}
 	return t.Flush()
 }
 
-func printService(t *tabwriter.Writer, s *admin.ServiceState) {
+func printService(t *tabwriter.Writer, s *admin.ServiceState, now time.Time) {
 	fmt.Fprintf(t, "\nservice %s on %s\n", s.Name, strings.Join(s.Listen, ", "))
 	fmt.Fprintln(t, "real server\tmode\tweight\tstate\tactive\tinactive\tflows\tpackets in\tbytes in\tpackets out\tbytes out\tflows/s\tpackets/s in\tpackets/s out")
 	for _, rs := range s.RealServers {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", rs.Address, rs.Mode, rs.Weight, rs.State,
 			rs.ActiveFlows, rs.InactiveFlows, rs.FlowsOpened, rs.Requests.Packets, rs.Requests.Bytes, rs.Replies.Packets, rs.Replies.Bytes,
 			rs.Rates.FlowsOpened, rs.Rates.Requests.Packets, rs.Rates.Replies.Packets)
+	}
+	for _, rs := range s.RealServers {
+		switch h := rs.Health; {
+		case h == nil:
+		case rs.State != "up":
+			fmt.Fprintf(t, "%s is %s for %v: %s\n", rs.Address, rs.State, now.Sub(h.Since).Round(time.Second), cmp.Or(h.LastError, h.Cause))
+		case h.LastError != "":
+			fmt.Fprintf(t, "%s is up, but its latest check failed: %s\n", rs.Address, h.LastError)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/uvs-project/uvs/admin"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/metrics"
 	"github.com/uvs-project/uvs/stack"
@@ -46,10 +47,15 @@ type director struct {
 	speaker  *bgp.Speaker // nil: no section bgp
 	lane     *lane        // nil: there is none
 	laneOff  string       // why
+	health   *health.Monitor
 
-	carrying   atomic.Bool    // packets are carried
-	undo       []func() error // what close does, the last first
-	hostClosed sync.Once
+	healthChanged chan struct{}  // holds one token after a change
+	carrying      atomic.Bool    // packets are carried
+	undo          []func() error // what close does, the last first
+	hostClosed    sync.Once
+
+	applying sync.Mutex // held while the balancer is given a configuration; before mu
+	applied  lb.Config  // guarded by applying; what it has, but with all weights as configured
 
 	mu       sync.Mutex     // guards what a reload changes
 	cfg      *config.Config // in force
@@ -110,6 +116,9 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	}
 	d.onClose(func() error { d.balancer.Close(); return nil })
 
+	d.healthChanged = make(chan struct{}, 1)
+	d.health = health.NewMonitor(health.MonitorOptions{Changed: func() { signalOne(d.healthChanged) }, Log: log})
+
 	if d.plan, err = d.newPlan(cfg); err != nil {
 		return nil, err
 	}
@@ -155,8 +164,11 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 		}},
 		{"flow table", func(ctx context.Context) error { return d.balancer.Run(ctx, d.road.Now) }},
 		{"road", d.road.Run},
+		{"health", d.health.Run},
+		{"weights", d.followHealth},
 	}).stop)
 	d.onClose(d.closeHost)
+	d.awaitFirstResults(ctx)
 	if err := d.steer(ctx, d.plan); err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -191,10 +203,7 @@ func (d *director) followRoutes(ctx context.Context) error {
 		if d.lane != nil {
 			d.lane.routesChanged()
 		}
-		select {
-		case changed <- struct{}{}:
-		default: // one is under way already
-		}
+		signalOne(changed)
 	})
 	for {
 		select {
@@ -217,18 +226,31 @@ func (d *director) laneState() string {
 	return "off: " + d.laneOff
 }
 
+// signalOne wakes who reads c, which has room for one: more would say the same.
+func signalOne(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // closeHost undoes what was changed on the host, once.
 func (d *director) closeHost() (err error) {
 	d.hostClosed.Do(func() { err = d.host.Close() })
 	return err
 }
 
-// balance puts p into force in the parts that handle packets.
+// balance puts p into force in the parts that check real servers and handle
+// packets.
 func (d *director) balance(p *plan) error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
 	d.setPathMTUs(p.servers)
-	if err := d.balancer.Apply(p.balance); err != nil {
+	d.health.Set(p.members)
+	if err := d.balancer.Apply(weighted(p.balance, d.health.Status())); err != nil {
 		return err
 	}
+	d.applied = p.balance
 	if err := d.balancer.SetDefence(p.defence); err != nil {
 		return err
 	}

@@ -1,0 +1,236 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Health is how the real servers of a service are checked. After Parse what
+// was not set has its default. Which keys a check has is in checkKeys.
+type Health struct {
+	Type         string        `mapstructure:"type"`          // none: all are taken as up
+	Port         int           `mapstructure:"port"`          // 0: see Service.CheckPort
+	Interval     time.Duration `mapstructure:"interval"`      // from one check to the next
+	FastInterval time.Duration `mapstructure:"fast_interval"` // while results speak against the state
+	Timeout      time.Duration `mapstructure:"timeout"`       // of one check
+	Rise         int           `mapstructure:"rise"`          // good checks in a row that bring a real server up
+	Fall         int           `mapstructure:"fall"`          // bad ones that bring it down
+
+	Method string `mapstructure:"method"`
+	Path   string `mapstructure:"path"`
+	Host   string `mapstructure:"host"`
+	Send   string `mapstructure:"send"`
+	Expect Expect `mapstructure:"expect"` // http, https: status codes as ParseCodes reads them; else a text
+	Body   string `mapstructure:"expect_body"`
+	TLS    TLS    `mapstructure:"tls"`
+}
+
+// TLS is how a check secures its connection.
+type TLS struct {
+	ServerName string `mapstructure:"server_name"`
+	CA         string `mapstructure:"ca"` // path, or system; empty: the certificate is not verified
+	Cert       string `mapstructure:"cert"`
+	Key        string `mapstructure:"key"`
+}
+
+// Expect is what a check wants to be answered. A file may write it as a number.
+type Expect string
+
+// Codes is a range of HTTP status codes, both included.
+type Codes struct{ First, Last int }
+
+// ParseCodes reads "200-299, 301".
+func ParseCodes(s Expect) ([]Codes, error) {
+	var codes []Codes
+	for part := range strings.SplitSeq(string(s), ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			last = first
+		}
+		c := Codes{}
+		var errs [2]error
+		c.First, errs[0] = strconv.Atoi(first)
+		c.Last, errs[1] = strconv.Atoi(last)
+		if errs != [2]error{} || c.First < 100 || c.Last > 599 || c.Last < c.First {
+			return nil, fmt.Errorf("%q is not a list of status codes such as 200-299, 301", string(s))
+		}
+		codes = append(codes, c)
+	}
+	return codes, nil
+}
+
+// healthDefaults are those of a section that is there.
+var healthDefaults = map[string]any{
+	"type":     "none",
+	"interval": "2s",
+	"timeout":  "1s",
+	"rise":     2,
+	"fall":     3,
+}
+
+// inherit fills in what depends on other keys. What is not checked has no
+// timing.
+func (h *Health) inherit() {
+	if h.Type = cmp.Or(h.Type, "none"); h.Type == "none" {
+		h.Interval, h.FastInterval, h.Timeout, h.Rise, h.Fall = 0, 0, 0, 0, 0
+		return
+	}
+	h.FastInterval = cmp.Or(h.FastInterval, h.Interval/4)
+	if h.WantsCodes() {
+		h.Method = cmp.Or(h.Method, "GET")
+		h.Path = cmp.Or(h.Path, "/")
+		h.Expect = cmp.Or(h.Expect, "200-399")
+	}
+}
+
+// WantsCodes says whether Expect holds status codes of HTTP.
+func (h *Health) WantsCodes() bool { return checkKeys[h.Type].http }
+
+// A checkKind says what a type of check needs and takes.
+type checkKind struct {
+	over Protocol // what it is sent by; empty: it has no port
+	keys []string // of its own
+	http bool
+}
+
+var (
+	httpKeys = []string{"method", "path", "host", "expect", "expect_body"}
+
+	checkKeys = map[string]checkKind{
+		"none":  {},
+		"tcp":   {over: TCP, keys: []string{"send", "expect"}},
+		"http":  {over: TCP, http: true, keys: httpKeys},
+		"https": {over: TCP, http: true, keys: append([]string{"tls"}, httpKeys...)},
+	}
+)
+
+func checkNames() []string { return slices.Sorted(maps.Keys(checkKeys)) }
+
+// CheckPort is the port of rs that is checked: that of the health section, or
+// the real server's own, or the one that all listens of a fitting protocol
+// share; 0 where none of these is one port, or the check has none.
+func (s *Service) CheckPort(rs *RealServer) uint16 {
+	kind := checkKeys[s.Health.Type]
+	switch {
+	case kind.over == "":
+		return 0
+	case s.Health.Port != 0:
+		return uint16(s.Health.Port)
+	}
+	var port uint16
+	fits := false
+	for _, l := range s.Listen {
+		if l.Protocol != kind.over {
+			continue
+		}
+		fits = true
+		if !l.SinglePort() || port != 0 && port != l.First {
+			port = 0
+			break
+		}
+		port = l.First
+	}
+	if fits && rs.Address.Port() != 0 {
+		return rs.Address.Port()
+	}
+	return port
+}
+
+const (
+	minInterval = 10 * time.Millisecond
+	maxInterval = time.Hour
+	maxStreak   = 1000
+)
+
+func (fs *faults) checkHealth(path string, s *Service) {
+	h := &s.Health
+	kind, ok := checkKeys[h.Type]
+	if !ok {
+		fs.add(path+".type", "%q is none of %s", h.Type, strings.Join(checkNames(), ", "))
+		return
+	}
+	fs.checkUnusedKeys(path, h, kind)
+	if h.Type == "none" {
+		return
+	}
+	fs.duration(path+".interval", h.Interval, minInterval, maxInterval)
+	fs.duration(path+".fast_interval", h.FastInterval, time.Millisecond, h.Interval)
+	fs.duration(path+".timeout", h.Timeout, time.Millisecond, h.Interval)
+	fs.between(path+".rise", h.Rise, 1, maxStreak)
+	fs.between(path+".fall", h.Fall, 1, maxStreak)
+	fs.between(path+".port", h.Port, 0, 65535)
+	if kind.http {
+		if _, err := ParseCodes(h.Expect); err != nil {
+			fs.add(path+".expect", "%v", err)
+		}
+		if !strings.HasPrefix(h.Path, "/") {
+			fs.add(path+".path", "%q does not begin with /", h.Path)
+		}
+	}
+	if slices.Contains(kind.keys, "tls") {
+		fs.checkTLS(path+".tls", h)
+	}
+	fs.checkCheckPort(path, s, kind)
+}
+
+// checkUnusedKeys notes keys that say something to another type of check.
+func (fs *faults) checkUnusedKeys(path string, h *Health, kind checkKind) {
+	v := reflect.ValueOf(*h)
+	for i := range v.NumField() {
+		key := v.Type().Field(i).Tag.Get("mapstructure")
+		if commonKeys[key] || v.Field(i).IsZero() || slices.Contains(kind.keys, key) {
+			continue
+		}
+		if key == "port" && kind.over != "" {
+			continue
+		}
+		fs.add(path+"."+key, "a check of type %s has no %s", h.Type, key)
+	}
+}
+
+// commonKeys are those that every type of check has.
+var commonKeys = map[string]bool{"type": true, "interval": true, "fast_interval": true, "timeout": true, "rise": true, "fall": true}
+
+func (fs *faults) checkTLS(path string, h *Health) {
+	if h.TLS.CA != "system" {
+		fs.checkFile(path+".ca", h.TLS.CA)
+	}
+	fs.checkFile(path+".cert", h.TLS.Cert)
+	fs.checkFile(path+".key", h.TLS.Key)
+	if (h.TLS.Cert == "") != (h.TLS.Key == "") {
+		fs.add(path, "cert and key belong together")
+	}
+	if h.TLS.CA != "" && h.TLS.ServerName == "" && h.Host == "" {
+		fs.add(path+".server_name", "missing: ca is given, so the name that the certificate must have is needed, here or as host")
+	}
+}
+
+// checkFile notes the path of a file that depends on where uvs was started.
+func (fs *faults) checkFile(path, file string) {
+	if file != "" && !filepath.IsAbs(file) {
+		fs.add(path, "%q must be an absolute path", file)
+	}
+}
+
+// checkCheckPort notes a check that has nowhere to go.
+func (fs *faults) checkCheckPort(path string, s *Service, kind checkKind) {
+	if kind.over == "" || s.Health.Port != 0 || len(s.Listen) == 0 {
+		return
+	}
+	if !slices.ContainsFunc(s.Listen, func(l Listen) bool { return l.Protocol == kind.over || l.Protocol == "" }) {
+		fs.add(path+".port", "missing: a check of type %s goes over %s, and no listen of the service does", s.Health.Type, kind.over)
+		return
+	}
+	for j := range s.RealServers {
+		if rs := &s.RealServers[j]; rs.Address.IsValid() && s.CheckPort(rs) == 0 {
+			fs.add(path+".port", "missing: real_servers[%d], %v, has no port of its own, and the listens have more than one", j, rs.Address.Addr())
+		}
+	}
+}

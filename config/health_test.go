@@ -1,0 +1,119 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// checked is a service whose real servers are checked by the given section.
+func checked(health string, lines ...string) string {
+	return service(append([]string{"health: " + health}, lines...)...)
+}
+
+func TestHealthDefaults(t *testing.T) {
+	common := Health{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
+	with := func(change func(*Health)) Health {
+		h := common
+		change(&h)
+		return h
+	}
+	tests := []struct {
+		name, raw string
+		want      Health
+	}{
+		{"no section", service(), Health{Type: "none"}},
+		{"type none has no timing", checked("{type: none, interval: 5s}"), Health{Type: "none"}},
+		{"tcp", checked("{type: tcp}"), with(func(h *Health) { h.Type = "tcp" })},
+		{"http, with a number for the status", checked("{type: http, expect: 204}"), with(func(h *Health) {
+			h.Type, h.Method, h.Path, h.Expect = "http", "GET", "/", "204"
+		})},
+		{"https", checked("{type: https, interval: 1m}"), with(func(h *Health) {
+			h.Type, h.Method, h.Path, h.Expect = "https", "GET", "/", "200-399"
+			h.Interval, h.FastInterval = time.Minute, 15*time.Second
+		})},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, err := Parse([]byte(tt.raw), "yaml", Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, cfg.Services[0].Health); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCheckPort(t *testing.T) {
+	tests := []struct {
+		name, raw string
+		want      uint16
+	}{
+		{"the real server's own", checked("{type: tcp}", "mode: nat", `real_servers: [{address: "192.0.2.1:8080"}]`), 8080},
+		{"the section's before that", checked("{type: tcp, port: 81}", "mode: nat", `real_servers: [{address: "192.0.2.1:8080"}]`), 81},
+		{"the listen's", checked("{type: tcp}", "mode: nat", `real_servers: [{address: 192.0.2.1}]`), 80},
+		{"that of the listen with the protocol of the check", checked("{type: tcp}", `listen: ["203.0.113.10:53/udp", "203.0.113.10:54/tcp"]`, "mode: nat", `real_servers: [{address: 192.0.2.1}]`), 54},
+		{"that which both listens share", checked("{type: tcp}", `listen: ["203.0.113.10:80/tcp", "[2001:db8:a::10]:80/tcp"]`, "mode: tun", `real_servers: [{address: 192.0.2.1}]`), 80},
+		{"none for a check that has none", checked("{type: none}", "mode: nat", `real_servers: [{address: "192.0.2.1:8080"}]`), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, err := Parse([]byte(tt.raw), "yaml", Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &cfg.Services[0]
+			if got := s.CheckPort(&s.RealServers[0]); got != tt.want {
+				t.Errorf("%d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestHealthFaults(t *testing.T) {
+	const web = `services[0] "web": health`
+	tests := []struct {
+		name, raw string
+		want      []string
+	}{
+		{"a check that there is not", checked("{type: guess}"), []string{`.type: "guess" is none of ` + strings.Join(checkNames(), ", ")}},
+		{"keys of another check", checked("{type: tcp, path: /x, tls: {ca: system}}"), []string{
+			".path: a check of type tcp has no path", ".tls: a check of type tcp has no tls"}},
+		{"keys for no check", checked("{type: none, port: 80}"), []string{".port: a check of type none has no port"}},
+		{"an unknown key", checked("{type: tcp, speed: 1}"), []string{".speed: unknown key"}},
+		{"numbers out of range", checked("{type: tcp, interval: 1ms, rise: 0, fall: -1, port: 70000}"), []string{
+			".interval: 1ms is out of range, 10ms to 1h0m0s", ".fast_interval: 250µs is out of range, 1ms to 1ms", ".timeout: 1s is out of range, 1ms to 1ms",
+			".rise: 0 is out of range, 1 to 1000", ".fall: -1 is out of range, 1 to 1000", ".port: 70000 is out of range, 0 to 65535"}},
+		{"a time limit beyond the interval", checked("{type: tcp, timeout: 3s}"), []string{".timeout: 3s is out of range, 1ms to 2s"}},
+		{"status codes that are none, and a path", checked("{type: http, expect: fine, path: x}"), []string{
+			`.expect: "fine" is not a list of status codes such as 200-299, 301`, `.path: "x" does not begin with /`}},
+		{"half a certificate, relative", checked("{type: https, tls: {cert: x.pem, ca: ca.pem}}"), []string{
+			`.tls.ca: "ca.pem" must be an absolute path`, `.tls.cert: "x.pem" must be an absolute path`, ".tls: cert and key belong together",
+			".tls.server_name: missing: ca is given, so the name that the certificate must have is needed, here or as host"}},
+		{"http for a service of UDP only", checked("{type: http}", `listen: ["203.0.113.10:53/udp"]`, "mode: nat", `real_servers: [{address: "192.0.2.1:53"}]`), []string{
+			".port: missing: a check of type http goes over tcp, and no listen of the service does"}},
+		{"a range of ports", checked("{type: tcp}", `listen: ["203.0.113.10:80-90/tcp"]`, "mode: nat", `real_servers: [{address: 192.0.2.1}]`), []string{
+			".port: missing: real_servers[0], 192.0.2.1, has no port of its own, and the listens have more than one"}},
+		{"every port", checked("{type: tcp}", `listen: ["203.0.113.10:0/tcp"]`, "mode: nat", `real_servers: [{address: 192.0.2.1}]`), []string{
+			".port: missing: real_servers[0], 192.0.2.1, has no port of its own, and the listens have more than one"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var want []string
+			for _, w := range tt.want {
+				want = append(want, web+w)
+			}
+			_, err := Parse([]byte(tt.raw), "yaml", Options{})
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}

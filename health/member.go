@@ -1,0 +1,133 @@
+package health
+
+import (
+	"net/netip"
+	"reflect"
+	"time"
+)
+
+// A Member is one real server of one service, to be watched.
+type Member struct {
+	Service string
+	Server  netip.AddrPort // as the configuration has it; with Service it names the Member
+
+	Check     Check   // nil: taken as up
+	Options   Options // that Check was built from
+	To        Target
+	Timing    Timing
+	SlowStart time.Duration // for so long a real server that came back is in SlowStart; 0: not at all
+}
+
+// A key names a Member.
+type key struct {
+	service string
+	server  netip.AddrPort
+}
+
+func (m *Member) key() key { return key{m.Service, m.Server} }
+
+// sameCheck says whether results for m are results for o.
+func (m *Member) sameCheck(o *Member) bool {
+	return (m.Check == nil) == (o.Check == nil) && m.To.Addr == o.To.Addr && reflect.DeepEqual(m.Options, o.Options)
+}
+
+// A member is a Member with what is known of it. It is guarded by the mutex of
+// its Monitor.
+type member struct {
+	Member
+	job  job  // that checks it
+	gone bool // not a Member any more
+
+	verdict     verdict
+	shown       State // Status has it, but for SlowStart
+	since       time.Time
+	cause       string // of shown
+	returned    bool   // it was Down before it was Up
+	transitions uint64
+
+	last      error // of the latest check
+	lastTook  time.Duration
+	good, bad uint64
+}
+
+// state is what the member is now, but for SlowStart.
+func (m *member) state() State {
+	switch {
+	case m.Check == nil:
+		return Up
+	case !m.verdict.known:
+		return Checking
+	case m.verdict.up:
+		return Up
+	}
+	return Down
+}
+
+// newMember is the first form of a member or, after old, the next.
+func newMember(want Member, old *member, now time.Time) *member {
+	m := &member{Member: want, since: now}
+	m.job = job{of: m, index: notQueued}
+	if old != nil {
+		m.verdict = verdict{known: old.shown != Checking, untried: true, up: old.shown == Up}
+		m.since, m.cause, m.returned = old.since, old.cause, old.returned
+		m.good, m.bad, m.transitions = old.good, old.bad, old.transitions
+	}
+	if m.shown = m.state(); old != nil && m.shown != old.shown {
+		m.since, m.cause = now, m.why()
+		m.transitions++
+	}
+	return m
+}
+
+// note takes the result of a check that took so long.
+func (m *member) note(err error, took time.Duration) {
+	m.last, m.lastTook = err, took
+	if err == nil {
+		m.good++
+	} else {
+		m.bad++
+	}
+	m.verdict.add(err == nil, &m.Timing)
+}
+
+// why says for an operator why the state is what it is.
+func (m *member) why() string {
+	switch {
+	case m.Check == nil:
+		return "not checked"
+	case m.last != nil:
+		return m.last.Error()
+	}
+	return "check succeeded"
+}
+
+// Status is what a Monitor knows of one Member.
+type Status struct {
+	Service string
+	Server  netip.AddrPort
+
+	State State
+	Since time.Time // of the state
+	Cause string    // of the state
+	Check string    // the type of the check
+
+	LastError   string        // of the latest check; empty: it was good, or there was none
+	LastTook    time.Duration // it took so long
+	Good, Bad   uint64        // checks so far
+	Transitions uint64        // changes of the state so far
+}
+
+func (m *member) status(now time.Time) Status {
+	s := Status{
+		Service: m.Service, Server: m.Server,
+		State: m.shown, Since: m.since, Cause: m.cause, Check: m.Options.Type,
+		LastTook: m.lastTook, Good: m.good, Bad: m.bad, Transitions: m.transitions,
+	}
+	if m.last != nil {
+		s.LastError = m.last.Error()
+	}
+	if s.State == Up && m.returned && now.Sub(m.since) < m.SlowStart {
+		s.State = SlowStart
+	}
+	return s
+}

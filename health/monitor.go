@@ -1,0 +1,272 @@
+package health
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+)
+
+// MonitorOptions are what a Monitor is made with.
+type MonitorOptions struct {
+	// Changed is called after the state of a Member has changed, from any
+	// goroutine; it must not block. nil: nobody is told.
+	Changed func()
+
+	Concurrency int          // most checks under way at one time; 0: 8192
+	Log         *slog.Logger // nil: slog.Default()
+}
+
+// defaultConcurrency lets ten thousand real servers that do not answer be
+// checked every two seconds with a time limit of one.
+const defaultConcurrency = 8192
+
+// A Monitor checks Members.
+type Monitor struct {
+	changed func()
+	log     *slog.Logger
+	slots   chan struct{} // one for each check under way
+	wake    chan struct{} // tells Run that what is due has changed
+	settled chan struct{} // closed when there is a result for all of the first Set
+
+	mu      sync.Mutex
+	members map[key]*member // guarded by mu, with all that they hold
+	queue   queue           // guarded by mu
+	next    time.Time       // guarded by mu; when Run looks at the queue again
+	begun   bool            // guarded by mu; Set was called
+	unknown int             // guarded by mu; members that Settled waits for, below 0: none any more
+}
+
+// NewMonitor makes a Monitor without Members.
+func NewMonitor(o MonitorOptions) *Monitor {
+	if o.Changed == nil {
+		o.Changed = func() {}
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return &Monitor{
+		changed: o.Changed,
+		log:     o.Log,
+		slots:   make(chan struct{}, cmp.Or(o.Concurrency, defaultConcurrency)),
+		wake:    make(chan struct{}, 1),
+		settled: make(chan struct{}),
+		members: map[key]*member{},
+	}
+}
+
+// Set replaces all Members. One that was there before keeps its state; if its
+// check is another one now, until the first result of that. No two have the
+// same Service and Server.
+func (m *Monitor) Set(members []Member) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	before := m.members
+	m.members = make(map[key]*member, len(members))
+	var fresh []*member
+	for _, want := range members {
+		k := want.key()
+		old := before[k]
+		if old != nil && old.sameCheck(&want) {
+			old.Member = want
+			m.members[k] = old
+			delete(before, k)
+			continue
+		}
+		mb := newMember(want, old, now)
+		m.members[k] = mb
+		if mb.Check != nil {
+			fresh = append(fresh, mb)
+		}
+	}
+	for _, old := range before {
+		old.gone = true
+		if m.begun && old.state() == Checking {
+			m.settleLocked(1)
+		}
+		if old.job.index != notQueued {
+			heap.Remove(&m.queue, old.job.index)
+		}
+	}
+	m.spreadLocked(fresh, now)
+	if !m.begun {
+		m.begun = true
+		m.unknown = len(fresh)
+		m.settleLocked(0)
+	}
+}
+
+// mostApart is the most time between the first checks of two Members that are
+// new together. Few are all checked at once, ten thousand within ten seconds
+// or their interval.
+const mostApart = time.Millisecond
+
+// spreadLocked queues the first checks of members that are new, so that they
+// do not fire together, neither now nor later.
+func (m *Monitor) spreadLocked(fresh []*member, now time.Time) {
+	for i, mb := range fresh {
+		apart := min(mostApart, mb.Timing.Interval/time.Duration(len(fresh)))
+		mb.job.due = now.Add(time.Duration(i) * apart)
+		heap.Push(&m.queue, &mb.job)
+	}
+	m.wakeUp()
+}
+
+func (m *Monitor) wakeUp() {
+	select {
+	case m.wake <- struct{}{}:
+	default: // Run has not yet seen the last one
+	}
+}
+
+// settleLocked notes that n members fewer lack a first result.
+func (m *Monitor) settleLocked(n int) {
+	if m.unknown < 0 {
+		return
+	}
+	if m.unknown -= n; m.unknown == 0 {
+		m.unknown = -1
+		close(m.settled)
+	}
+}
+
+// Settled is closed when each of the first Members that were Set was checked
+// once.
+func (m *Monitor) Settled() <-chan struct{} { return m.settled }
+
+// Run checks the Members until ctx ends, and returns nil.
+func (m *Monitor) Run(ctx context.Context) error {
+	var underWay sync.WaitGroup
+	defer underWay.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		due, wait := m.takeDue(time.Now())
+		for _, j := range due {
+			select {
+			case m.slots <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			underWay.Go(func() {
+				m.check(ctx, j)
+				<-m.slots
+			})
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-m.wake:
+		}
+	}
+}
+
+const (
+	// grain is how exact the times of checks are: those that are due within it
+	// start together, so that many cost few wake-ups.
+	grain = 5 * time.Millisecond
+
+	// idle is how long Run sleeps where nothing is queued.
+	idle = time.Hour
+)
+
+// takeDue takes what is due from the queue and says when to look again.
+func (m *Monitor) takeDue(now time.Time) (due []*job, wait time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.queue) > 0 && !m.queue[0].due.After(now) {
+		due = append(due, heap.Pop(&m.queue).(*job))
+	}
+	wait = idle
+	if len(m.queue) > 0 {
+		wait = max(grain, m.queue[0].due.Sub(now))
+	}
+	m.next = now.Add(wait)
+	return due, wait
+}
+
+// check does a job once and queues it for the next time.
+func (m *Monitor) check(ctx context.Context, j *job) {
+	m.mu.Lock()
+	mb := j.of
+	check, to, timing := mb.Check, mb.To, mb.Timing
+	m.mu.Unlock()
+
+	start := time.Now()
+	limited, cancel := context.WithTimeout(ctx, timing.Timeout)
+	err := check.Check(limited, to)
+	cancel()
+	took := time.Since(start)
+	if ctx.Err() != nil {
+		return // we are stopping, which says nothing of the real server
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", timing.Timeout, err)
+	}
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mb.gone || mb.Check == nil {
+		return
+	}
+	if !mb.verdict.known {
+		m.settleLocked(1)
+	}
+	mb.note(err, took)
+	m.showLocked(mb)
+	m.queueLocked(j, start.Add(jittered(mb.verdict.interval(&mb.Timing))))
+}
+
+// queueLocked queues a job that was done.
+func (m *Monitor) queueLocked(j *job, due time.Time) {
+	j.due = due
+	heap.Push(&m.queue, j)
+	if due.Before(m.next) {
+		m.wakeUp()
+	}
+}
+
+// jittered is d or up to a twentieth more or less, so that checks that fire
+// together once, such as after a pause of the whole host, drift apart.
+func jittered(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()-0.5)*float64(d)/10)
+}
+
+// showLocked makes what is known of mb public.
+func (m *Monitor) showLocked(mb *member) {
+	now := mb.state()
+	if now == mb.shown {
+		return
+	}
+	was := mb.shown
+	mb.returned = now == Up && was != Checking
+	mb.shown, mb.since, mb.cause = now, time.Now(), mb.why()
+	mb.transitions++
+	level := slog.LevelInfo
+	if was == Checking && now == Up {
+		level = slog.LevelDebug // as it should be
+	}
+	m.log.Log(context.Background(), level, "real server is "+now.String(), "service", mb.Service, "real_server", mb.Server, "before", was, "cause", mb.cause)
+	m.changed()
+}
+
+// Status is what is known of all Members, in no order.
+func (m *Monitor) Status() []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	all := make([]Status, 0, len(m.members))
+	for _, mb := range m.members {
+		all = append(all, mb.status(now))
+	}
+	return all
+}
