@@ -12,9 +12,9 @@ import "time"
 // wheel only frees the memory, up to a slot's width later.
 
 const (
-	slotShift     = 5                            // a slot is 32 ticks wide, 2.1 s
-	wheelSlots    = 128                          // so one turn takes 275 s
-	headsPerShard = int(numClasses) * wheelSlots // heads of the lists, 2 KiB
+	slotShift     = 4                            // a slot is 16 ticks wide, 1.1 s: for so long an ended flow may still count for schedulers and thresholds
+	wheelSlots    = 256                          // so one turn takes 275 s
+	headsPerShard = int(numClasses) * wheelSlots // heads of the lists, 4 KiB
 )
 
 // fileLocked files entry n, which belongs to the locked shard s, by its state

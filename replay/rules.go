@@ -52,6 +52,9 @@ func (d *Director) do(c *compat.Command) error {
 func (d *Director) apply() error {
 	var c lb.Config
 	for _, s := range d.table.Services {
+		if s.Mark != 0 && len(d.marked) == 0 {
+			continue // no packet has the mark
+		}
 		sc, err := d.service(s)
 		if err != nil {
 			return errorf(s.Key.String(), err)

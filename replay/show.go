@@ -73,18 +73,31 @@ func (d *Director) counter() compat.Counter {
 			if rs == nil {
 				return counts(&svc.Measured)
 			}
-			for j := range svc.RealServers {
-				r := &svc.RealServers[j]
-				if r.Removed || r.Endpoint.AddrPort() != rs.Addr {
-					continue
-				}
-				c := counts(&r.Measured)
-				c.Active, c.Inactive = r.ActiveFlows, r.InactiveFlows
-				return c
-			}
+			return serverCounts(svc, rs.Addr)
 		}
 		return compat.Counts{}
 	}
+}
+
+// serverCounts sums what a service has under the address of a real server: as
+// it is now, and as it was with another forwarding method or before it was
+// removed and added again. For IPVS that is all one destination.
+func serverCounts(svc *lb.ServiceStats, addr netip.AddrPort) (sum compat.Counts) {
+	for i := range svc.RealServers {
+		r := &svc.RealServers[i]
+		if r.Endpoint.AddrPort() != addr {
+			continue
+		}
+		c := counts(&r.Measured)
+		sum.Active += r.ActiveFlows
+		sum.Inactive += r.InactiveFlows
+		sum.Connections += c.Connections
+		sum.InPackets += c.InPackets
+		sum.OutPackets += c.OutPackets
+		sum.InBytes += c.InBytes
+		sum.OutBytes += c.OutBytes
+	}
+	return sum
 }
 
 func counts(m *lb.Measured) compat.Counts {
