@@ -62,11 +62,13 @@ var cases = []struct {
 var programs = []string{"nginx", "named", "iperf3", "socat", "curl", "dig", "ping", "ip"}
 
 // The beds that several tests share, each with a director in all variants:
-// one as the machine makes it, one with all offloads off, so that each packet
-// on the wire is one of at most 1500 bytes with a complete checksum.
+// one as the machine makes it, one whose director lets every packet cross the
+// TUN device, and one likewise with all offloads off, so that each packet on
+// the wire is one of at most 1500 bytes with a complete checksum.
 var (
-	sharedBed = sync.OnceValues(func() (*bed, error) { return shareBed("shared", true) })
-	plainWire = sync.OnceValues(func() (*bed, error) { return shareBed("plain", false) })
+	sharedBed = sync.OnceValues(func() (*bed, error) { return shareBed("shared", true, "") })
+	onlyRoad  = sync.OnceValues(func() (*bed, error) { return shareBed("road", true, noLane) })
+	plainWire = sync.OnceValues(func() (*bed, error) { return shareBed("plain", false, noLane) })
 
 	sharedLabs []*lab.Lab
 )
@@ -77,7 +79,10 @@ func closeShared() {
 	}
 }
 
-func shareBed(name string, offloads bool) (*bed, error) {
+// noLane is the part of a configuration that keeps packets off the fast lane.
+const noLane = "device: {offload: off}\n"
+
+func shareBed(name string, offloads bool, device string) (*bed, error) {
 	l, err := lab.New("uvstest")
 	if err != nil {
 		return nil, err
@@ -104,7 +109,7 @@ func shareBed(name string, offloads bool) (*bed, error) {
 	if err := b.serve(variants); err != nil {
 		return nil, err
 	}
-	b.uvs, err = newDirector(bin, dir, b.director, settings+services(variants))
+	b.uvs, err = newDirector(bin, dir, b.director, device+settings+services(variants))
 	return b, err
 }
 
@@ -121,6 +126,16 @@ func services(list []variant) string {
 func TestTraffic(t *testing.T) {
 	need(t, programs...)
 	b, err := sharedBed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	everyCase(t, b, variants)
+}
+
+// TestTrafficOnTheTUNRoad is TestTraffic where the fast lane is not allowed.
+func TestTrafficOnTheTUNRoad(t *testing.T) {
+	need(t, programs...)
+	b, err := onlyRoad()
 	if err != nil {
 		t.Fatal(err)
 	}
