@@ -4,12 +4,30 @@ import (
 	"iter"
 	"sync/atomic"
 	"time"
+
+	"github.com/uvs-project/uvs/packet"
 )
 
-// FlowInfo is what a listing shows of one flow.
+// FlowInfo is what a listing shows of one flow, or of the template of a
+// persistent client, which has a state of its own.
 type FlowInfo struct {
-	Flow
-	Left time.Duration // until the flow ends, if no packet comes
+	Flow // of a template: Tuple is from the client, port 0, to what Destination says too
+
+	Left  time.Duration // until the flow ends, if no packet comes
+	Flows int           // that a template has
+}
+
+// Destination is the real server with the port that packets of the flow get
+// there. For a template the port is 0 where it stands for more than one, and
+// 65535 where no client may use it any more, both as IPVS lists them.
+func (f *FlowInfo) Destination() packet.Endpoint {
+	e := f.Server.Endpoint
+	if f.State.isTemplate() && (f.Tuple.DstPort == 0 || f.Tuple.DstPort == unusable) {
+		e.Port = f.Tuple.DstPort
+		return e
+	}
+	e.Port = f.Server.DestinationPort(f.Tuple.DstPort)
+	return e
 }
 
 // Flows lists the flows at the time now, in no order. What it yields are
@@ -24,9 +42,18 @@ func (b *Balancer) Flows(now time.Duration) iter.Seq[FlowInfo] {
 		for chunk := range t.numChunks() {
 			n := 0
 			t.eachInChunk(chunk, func(_ *shard, _ uint32, e *entry) {
-				if left := int32(e.deadline - tick); left > 0 {
-					t.copyFlow(&found[n].Flow, e)
-					found[n].Left = time.Duration(left) << tickShift
+				f := &found[n]
+				left := int32(e.deadline - tick)
+				if t.copyFlow(&f.Flow, e); f.State.isTemplate() {
+					f.Flows = int(f.Local)
+					f.Local = 0
+					f.Tuple = listed(&f.Flow)
+					if left <= 0 && f.Flows > 0 {
+						left += int32(ticks(rearmed)) // the wheel will find it soon
+					}
+				}
+				if left > 0 {
+					f.Left = time.Duration(left) << tickShift
 					n++
 				}
 			})

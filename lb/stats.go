@@ -55,7 +55,11 @@ type RealServerStats struct {
 	Removed       bool // not in the configuration any more
 	ActiveFlows   int64
 	InactiveFlows int64
-	PathMTU       int // bytes; 0 unknown
+	Templates     int64 // clients that are persistent to it
+	MaxFlows      int   // thresholds; 0: none
+	MinFlows      int
+	Overloaded    bool // gets no new flows because of them
+	PathMTU       int  // bytes; 0 unknown
 	Measured
 }
 
@@ -100,6 +104,10 @@ func (s *service) stats(a *account) ServiceStats {
 			Removed:       removed,
 			ActiveFlows:   rs.ActiveFlows(),
 			InactiveFlows: rs.InactiveFlows(),
+			Templates:     rs.Templates(),
+			MaxFlows:      rs.MaxFlows,
+			MinFlows:      rs.MinFlows,
+			Overloaded:    rs.Overloaded(),
 			PathMTU:       rs.PathMTU(),
 			Measured:      rs.meter.measured(rs.counted()),
 		}

@@ -191,3 +191,25 @@ func (t *Table) idleTemplateLocked(n uint32) uint32 {
 	}
 	return 0
 }
+
+// listed is the tuple that a template is listed with, by IPVS's rules: protocol
+// and VIP are those of the service's only listen, and so is the port, unless it
+// is FTP's, which stands for others too. A service with several listens is
+// listed as a firewall mark would be.
+func listed(f *Flow) packet.Tuple {
+	t := packet.Tuple{Src: f.Tuple.Src, Family: f.Tuple.Family}
+	if f.Tuple.DstPort == unusable {
+		t.DstPort = unusable
+	}
+	listens := f.Server.service.listens
+	if len(listens) != 1 {
+		return t
+	}
+	l := listens[0]
+	t.Dst, _ = packet.AddrFrom(l.VIP)
+	t.Proto = l.Proto
+	if first, last := l.ports(); t.DstPort == 0 && first == last && first != ftp {
+		t.DstPort = first
+	}
+	return t
+}

@@ -14,7 +14,7 @@ import "time"
 const (
 	slotShift     = 4                            // a slot is 16 ticks wide, 1.1 s: for so long an ended flow may still count for schedulers and thresholds
 	wheelSlots    = 256                          // so one turn takes 275 s
-	headsPerShard = int(numClasses) * wheelSlots // heads of the lists, 4 KiB
+	headsPerShard = int(numClasses) * wheelSlots // heads of the lists, 5 KiB
 )
 
 // fileLocked files entry n, which belongs to the locked shard s, by its state

@@ -3,6 +3,8 @@ package replay
 import (
 	"cmp"
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -92,7 +94,7 @@ func (d *Director) service(s *compat.Service) (lb.ServiceConfig, error) {
 		},
 		Policy: d.policy(s),
 	}
-	if err := persistence(s, &sc); err != nil {
+	if sc.Persistence, err = persistence(s); err != nil {
 		return sc, err
 	}
 	for _, rs := range s.Servers {
@@ -132,12 +134,28 @@ func (d *Director) mode(rs *compat.Server, listens []lb.Listen) (lb.Mode, error)
 	return modes.New(modeNames[rs.Forward], o)
 }
 
-// persistence fills in what -p, -M and --pe say.
-func persistence(s *compat.Service, _ *lb.ServiceConfig) error {
+// persistence is what -p, -M and --pe say.
+func persistence(s *compat.Service) (lb.Persistence, error) {
 	if s.Persistent == 0 {
-		return nil
+		return lb.Persistence{}, nil
 	}
-	return errors.New("persistence is not there yet")
+	p := lb.Persistence{Timeout: time.Duration(s.Persistent) * time.Second, PrefixV4: 32, PrefixV6: cmp.Or(s.PrefixLen, 128)}
+	if s.Mask.IsValid() {
+		mask := net.IPMask(s.Mask.AsSlice())
+		ones, bits := mask.Size()
+		if bits == 0 {
+			return p, fmt.Errorf("the netmask %v is no prefix", s.Mask)
+		}
+		p.PrefixV4 = ones
+	}
+	switch s.Engine {
+	case "":
+	case "sip":
+		p.Engine = lb.SIPEngine
+	default:
+		return p, fmt.Errorf("the persistence engine %q is not known", s.Engine)
+	}
+	return p, nil
 }
 
 // policy is what the sysctls and -o say of a service.

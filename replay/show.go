@@ -91,6 +91,7 @@ func serverCounts(svc *lb.ServiceStats, addr netip.AddrPort) (sum compat.Counts)
 		c := counts(&r.Measured)
 		sum.Active += r.ActiveFlows
 		sum.Inactive += r.InactiveFlows
+		sum.Persistent += r.Templates
 		sum.Connections += c.Connections
 		sum.InPackets += c.InPackets
 		sum.OutPackets += c.OutPackets
@@ -112,15 +113,13 @@ func counts(m *lb.Measured) compat.Counts {
 func (d *Director) connections() (all []compat.Connection) {
 	for f := range d.balancer.Flows(d.now) {
 		t := &f.Tuple
-		dest := f.Server.Endpoint.AddrPort()
-		dest = netip.AddrPortFrom(dest.Addr(), f.Server.DestinationPort(t.DstPort))
 		all = append(all, compat.Connection{
 			Proto:   protoName(t.Proto),
 			Expires: f.Left,
 			State:   stateName(f.State, t.Proto),
 			Client:  netip.AddrPortFrom(t.Src.Netip(t.Family), t.SrcPort),
 			Virtual: netip.AddrPortFrom(t.Dst.Netip(t.Family), t.DstPort),
-			Dest:    dest,
+			Dest:    f.Destination().AddrPort(),
 		})
 	}
 	return all
