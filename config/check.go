@@ -17,7 +17,7 @@ func (fs *faults) check(o Options) {
 	fs.checkAddresses()
 	fs.checkLAN()
 	fs.between("limits.flows", fs.cfg.Limits.Flows, 1, maxFlows)
-	fs.checkTimeouts("timeouts", fs.cfg.Timeouts)
+	fs.checkTimeouts("timeouts", &fs.cfg.Timeouts, new(Timeouts))
 	fs.checkPolicy("policy", &fs.cfg.Policy, nil)
 	fs.checkDefence()
 	fs.checkAdmin()
@@ -168,16 +168,6 @@ func (fs *faults) checkLAN() {
 			fs.add(path, "%q is listed twice", name)
 		}
 	}
-}
-
-func (fs *faults) checkTimeouts(path string, t Timeouts) {
-	fs.timeout(path+".tcp", t.TCP)
-	fs.timeout(path+".tcp_fin", t.TCPFIN)
-	fs.timeout(path+".udp", t.UDP)
-}
-
-func (fs *faults) timeout(path string, d time.Duration) {
-	fs.duration(path, d, minTimeout, maxTimeout)
 }
 
 func (fs *faults) duration(path string, d, low, high time.Duration) {

@@ -18,7 +18,6 @@ package config
 import (
 	"net/netip"
 	"os"
-	"time"
 )
 
 // Config is a whole configuration file.
@@ -120,13 +119,6 @@ const (
 	DefenceAlways DefenceMode = "always"
 )
 
-// Timeouts are for how long a flow without packets is remembered.
-type Timeouts struct {
-	TCP    time.Duration `mapstructure:"tcp"`     // an established connection
-	TCPFIN time.Duration `mapstructure:"tcp_fin"` // a connection that is being closed
-	UDP    time.Duration `mapstructure:"udp"`
-}
-
 // Admin is where the director is asked for its state.
 type Admin struct {
 	Socket string         `mapstructure:"socket"` // path of the unix socket; empty: none
@@ -144,7 +136,7 @@ func Default() Config {
 		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto, Table: 9740},
 		LAN:      LAN{Announce: AnnounceAuto},
 		Limits:   Limits{Flows: 4_000_000},
-		Timeouts: Timeouts{TCP: 900 * time.Second, TCPFIN: 120 * time.Second, UDP: 300 * time.Second},
+		Timeouts: defaultTimeouts(),
 		Policy:   defaultPolicy(),
 		Defence:  Defence{DropEntry: DefenceOff, DropPacket: DefenceOff, SecureTCP: DefenceOff, DropRate: 10, FreeFlows: 10, FreeMemory: 64},
 		Admin: Admin{

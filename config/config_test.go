@@ -19,7 +19,7 @@ addresses:
   fullnat_pool: [198.51.100.0/29, "2001:db8:f::/124"]
 lan: {announce: off, interfaces: [eth0, eth1]}
 limits: {flows: 1000}
-timeouts: {tcp: 10m, tcp_fin: 30s, udp: 1m}
+timeouts: {tcp: 10m, tcp_fin: 30s, udp: 1m, tcp_syn_recv: 5s, sctp_closed: 2s}
 defence: {drop_entry: auto, drop_packet: always, secure_tcp: auto, drop_rate: 4, free_flows: 20, free_memory: 128}
 policy:
   one_packet: true
@@ -74,7 +74,7 @@ node = "lb1"
 device = {name = "lb0", queues = 4, egress = "link", offload = "off", table = 1000}
 lan = {announce = "off", interfaces = ["eth0", "eth1"]}
 limits = {flows = 1000}
-timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m"}
+timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_closed = "2s"}
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
@@ -135,7 +135,7 @@ const fullJSON = `{
 "addresses": {"tunnel_source": ["192.0.2.11", "2001:db8::11"], "fullnat_pool": ["198.51.100.0/29", "2001:db8:f::/124"]},
 "lan": {"announce": "off", "interfaces": ["eth0", "eth1"]},
 "limits": {"flows": 1000},
-"timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m"},
+"timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m", "tcp_syn_recv": "5s", "sctp_closed": "2s"},
 "defence": {"drop_entry": "auto", "drop_packet": "always", "secure_tcp": "auto", "drop_rate": 4, "free_flows": 20, "free_memory": 128},
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
   "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
@@ -169,7 +169,7 @@ var fullConfig = &Config{
 	},
 	LAN:      LAN{Announce: AnnounceOff, Interfaces: []string{"eth0", "eth1"}},
 	Limits:   Limits{Flows: 1000},
-	Timeouts: Timeouts{TCP: 10 * time.Minute, TCPFIN: 30 * time.Second, UDP: time.Minute},
+	Timeouts: fullTimeouts(10 * time.Minute),
 	Defence:  Defence{DropEntry: DefenceAuto, DropPacket: DefenceAlways, SecureTCP: DefenceAuto, DropRate: 4, FreeFlows: 20, FreeMemory: 128},
 	Policy: Policy{
 		OnePacket: new(true), Sloppy: new(true), SecureTCP: new(true), Reuse: new(3), Removed: new(RemovedKeep),
@@ -204,7 +204,7 @@ var fullConfig = &Config{
 		Tunnel:     Tunnel{Type: GUE, Port: 6081, Checksum: true},
 		OnNoServer: AnswerReset,
 		BGP:        ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"},
-		Timeouts: Timeouts{TCP: 5 * time.Second, TCPFIN: 30 * time.Second, UDP: time.Minute},
+		Timeouts: fullTimeouts(5 * time.Second),
 		Policy: Policy{
 			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset),
 			Drain: new(time.Duration(0)), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
@@ -215,6 +215,12 @@ var fullConfig = &Config{
 			{Address: netip.MustParseAddrPort("[2001:db8::22]:0"), Weight: 1, Mode: DR, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true}},
 		},
 	}},
+}
+
+func fullTimeouts(tcp time.Duration) Timeouts {
+	t := defaultTimeouts()
+	t.TCP, t.TCPFIN, t.UDP, t.TCPSynRecv, t.SCTPClosed = tcp, 30*time.Second, time.Minute, 5*time.Second, 2*time.Second
+	return t
 }
 
 var compareConfigs = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{})}

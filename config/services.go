@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -24,7 +23,7 @@ func (fs *faults) inherit() {
 			}
 			rs.Tunnel.inherit(s.Tunnel)
 		}
-		s.Timeouts.inherit(fs.cfg.Timeouts)
+		s.Timeouts.inherit(&fs.cfg.Timeouts)
 		s.Policy.inherit(&fs.cfg.Policy)
 	}
 	fs.inheritBGP()
@@ -39,12 +38,6 @@ func (t *Tunnel) inherit(from Tunnel) {
 	if t.Type == GUE && t.Port == 0 {
 		t.Port = DefaultGUEPort
 	}
-}
-
-func (t *Timeouts) inherit(from Timeouts) {
-	t.TCP = cmp.Or(t.TCP, from.TCP)
-	t.TCPFIN = cmp.Or(t.TCPFIN, from.TCPFIN)
-	t.UDP = cmp.Or(t.UDP, from.UDP)
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -77,9 +70,7 @@ func (fs *faults) checkService(path string, s *Service, o Options) {
 	}
 	oneOf(fs, path+".on_no_server", s.OnNoServer, AnswerICMP, AnswerReset, AnswerDrop)
 	fs.checkHealth(path+".health", s)
-	if s.Timeouts != fs.cfg.Timeouts {
-		fs.checkTimeouts(path+".timeouts", s.Timeouts)
-	}
+	fs.checkTimeouts(path+".timeouts", &s.Timeouts, &fs.cfg.Timeouts)
 
 	fs.checkPolicy(path+".policy", &s.Policy, &fs.cfg.Policy)
 

@@ -20,12 +20,12 @@ type account struct {
 // Apply replaces the configuration as a whole, or returns every fault of c and
 // changes nothing.
 //
-// Flows go on with the real server and the mode that opened them, those of
-// removed real servers too, until they end. A real server that stays keeps
-// its place, its counters and its flows; one that comes back before its
-// last flow has ended gets all three back; one whose mode changes keeps its
-// place and counts from zero. New ones go to the head of the list, as in IPVS,
-// in the order of the configuration.
+// Flows go on with the real server and the mode that opened them; of those of
+// removed real servers and services, Policy.Removed decides. A real server
+// that stays keeps its place, its counters and its flows; one that comes back
+// before its last flow has ended gets counters and flows back; one whose mode
+// changes keeps place and flows and counts its packets from zero. New ones go
+// to the head of the list, as in IPVS, in the order of the configuration.
 func (b *Balancer) Apply(c Config) error {
 	if err := c.check(); err != nil {
 		return err
@@ -60,6 +60,12 @@ func (b *Balancer) Apply(c Config) error {
 	}
 	next.findCallers()
 	b.byName = byName
+	for k := range next.vips {
+		next.served[familyIndex(k.family)] = true
+	}
+	for name, a := range b.accounts {
+		a.settle(byName[name], next.served, byID)
+	}
 	b.servers.byID.Store(&byID) // before the services that pick from it
 	b.state.Store(next)
 	b.takeBack()
@@ -87,10 +93,11 @@ func (b *Balancer) UpdateService(c ServiceConfig) error {
 	case !slices.Equal(was.listens, c.Listens):
 		return fmt.Errorf("service %q: other listens need the whole configuration", c.Name)
 	}
-	b.freeRecordsOf(b.accounts[c.Name], was)
+	b.freeRecordsOf(b.accounts[c.Name])
 	byID := slices.Clone(*b.servers.byID.Load())
 	s := b.buildService(&c, &byID)
 	b.byName[c.Name] = s
+	b.accounts[c.Name].settle(s, b.state.Load().served, byID)
 	b.servers.byID.Store(&byID) // before the service that picks from it
 	for k := range c.Listens[0].keys {
 		b.state.Load().listens[k].Store(s)
@@ -106,28 +113,18 @@ func (b *Balancer) UpdateService(c ServiceConfig) error {
 // more, so that their ids can be given to others.
 func (b *Balancer) freeRecords() {
 	for name, a := range b.accounts {
-		s := b.byName[name]
-		b.freeRecordsOf(a, s)
-		if s == nil && len(a.servers) == 0 {
+		b.freeRecordsOf(a)
+		if b.byName[name] == nil && len(a.servers) == 0 {
 			b.gone.add(a.former())
 			delete(b.accounts, name)
 		}
 	}
 }
 
-// freeRecordsOf does so for one account, whose service is s, or nil.
-func (b *Balancer) freeRecordsOf(a *account, s *service) {
-	inForce := map[*RealServer]bool{}
-	if s != nil {
-		if len(a.servers) == len(s.set) {
-			return // they are the same
-		}
-		for _, rs := range s.set {
-			inForce[rs] = true
-		}
-	}
+// freeRecordsOf does so for one account.
+func (b *Balancer) freeRecordsOf(a *account) {
 	a.servers = slices.DeleteFunc(a.servers, func(rs *RealServer) bool {
-		if inForce[rs] || !rs.free() {
+		if !rs.removed || !rs.free() {
 			return false
 		}
 		sum := a.retired[rs.Mode.String()]
@@ -181,10 +178,7 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 		}
 	}
 	if s.persistent = newPersistent(c.Persistence, a.id); s.persistent != nil {
-		s.byEndpoint = map[packet.Endpoint]*RealServer{}
-		for _, rs := range s.set {
-			s.byEndpoint[rs.Endpoint] = rs
-		}
+		s.byEndpoint = s.endpoints()
 	}
 	s.v4 = s.scheduler(packet.IPv4, c.Scheduler, before.v4)
 	s.v6 = s.scheduler(packet.IPv6, c.Scheduler, before.v6)
@@ -225,7 +219,9 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		service:    s,
 	}
 	for _, i := range known[rs.Endpoint] {
-		if was := a.servers[i]; reflect.DeepEqual(was.Mode, rs.Mode) {
+		was := a.servers[i]
+		rs.load = was.load
+		if reflect.DeepEqual(was.Mode, rs.Mode) {
 			rs.record = was.record
 			rs.setThresholds(rs.MaxFlows, rs.MinFlows)
 			rs.Mode = was.Mode
@@ -234,8 +230,11 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 			return rs
 		}
 	}
-	rs.record = &record{traffic: make(traffic, len(b.queues))}
+	if rs.load == nil {
+		rs.load = new(load)
+	}
 	rs.setThresholds(rs.MaxFlows, rs.MinFlows)
+	rs.record = &record{traffic: make(traffic, len(b.queues))}
 	_, replies := rs.Mode.ReplyTuple(Flow{Server: rs})
 	rs.oneSided = !replies
 	rs.pathMTU.Store(int32(b.pathMTU[c.Address.Addr()]))

@@ -127,9 +127,10 @@ func TestApply(t *testing.T) {
 		}},
 		{"another mode is for new flows only", []step{
 			{"A=1", 0, 1, "A:1p1f"},
-			{"A=1*", 0, 1, "A:0p0f A:2p1f-removed"},
-			{"A=1*", 0, 2, "A:1p1f A:2p1f-removed"},
-			{"A=1", 0, 3, "A:3p2f A:1p1f-removed"},
+			{"A=1*", 0, 1, "A:2p1f"},
+			{"A=1*", 0, 2, "A:3p2f"},
+			{"A=1", 0, 3, "A:4p3f"},
+			{"B=1", 0, 2, "B:0p0f A:5p3f-removed"},
 		}},
 		{"a service without real servers has its flows", []step{
 			{"A=1", 0, 1, "A:1p1f"},
@@ -224,7 +225,7 @@ func TestIDsAreRecycled(t *testing.T) {
 }
 
 func TestFreedRecordTakesNoFlow(t *testing.T) {
-	r := new(record)
+	r := new(load)
 	if !r.acquire() || r.free() {
 		t.Error("a record was freed that has a flow")
 	}
@@ -235,6 +236,9 @@ func TestFreedRecordTakesNoFlow(t *testing.T) {
 	for range 2 {
 		if r.acquire() {
 			t.Error("a freed record took a flow")
+		}
+		if !r.free() {
+			t.Error("its other mode's record was not freed")
 		}
 	}
 }

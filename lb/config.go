@@ -61,12 +61,17 @@ const (
 	AnswerDrop                    // nothing
 )
 
-// Timeouts are how long a flow is kept without a packet. Zero is IPVS's
-// default. They count for flows that exist too, from their next packet on.
-type Timeouts struct {
-	TCP    time.Duration // ESTABLISHED; default 900 s
-	TCPFin time.Duration // FIN_WAIT; default 120 s
-	UDP    time.Duration // default 300 s
+// Timeouts are how long a flow of each state is kept without a packet. Zero is
+// IPVS's default. They count for flows that exist too, from their next packet
+// on.
+type Timeouts [numStates]time.Duration
+
+// DefaultTimeouts are those of IPVS.
+func DefaultTimeouts() (t Timeouts) {
+	for s := range t {
+		t[s] = states[s].timeout
+	}
+	return t
 }
 
 // maxTimeout keeps deadlines far from the wrap of the table's clock.
@@ -123,9 +128,9 @@ func (s *ServiceConfig) check(fault func(string, ...any)) {
 	if s.Scheduler == nil {
 		fault("no scheduler")
 	}
-	for _, d := range []time.Duration{s.Timeouts.TCP, s.Timeouts.TCPFin, s.Timeouts.UDP} {
+	for state, d := range s.Timeouts {
 		if d < 0 || d > maxTimeout {
-			fault("timeout %v is not within 0 and %v", d, maxTimeout)
+			fault("timeout %v of state %v is not within 0 and %v", d, State(state), maxTimeout)
 		}
 	}
 	if err := s.Persistence.check(); err != nil {

@@ -282,7 +282,8 @@ func TestAFloodLeavesConnectionsAlone(t *testing.T) {
 			connect := func(i int, now time.Duration) bool {
 				return send(client(i), vip, now, packettest.SYN) == packet.Send &&
 					send(server, client(i), now+answer, packettest.SYNACK) == packet.Send &&
-					send(client(i), vip, now+answer, packettest.Flags(packet.ACK)) == packet.Send
+					send(client(i), vip, now+answer, packettest.Flags(packet.ACK)) == packet.Send &&
+					send(server, client(i), now+answer, packettest.Flags(packet.ACK)) == packet.Send // what counts with secure_tcp
 			}
 			for i := range connections {
 				if !connect(i, 0) {

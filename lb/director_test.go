@@ -30,6 +30,7 @@ type director struct {
 	port        uint16   // of the service; 0: 80
 	onNoServer  lb.OnNoServer
 	timeouts    lb.Timeouts
+	policy      *lb.Policy // nil: the default
 }
 
 func (d director) config(tb testing.TB) lb.Config {
@@ -37,7 +38,10 @@ func (d director) config(tb testing.TB) lb.Config {
 	if d.port == 0 {
 		d.port = 80
 	}
-	s := lb.ServiceConfig{Name: "web", OnNoServer: d.onNoServer, Timeouts: d.timeouts}
+	s := lb.ServiceConfig{Name: "web", OnNoServer: d.onNoServer, Timeouts: d.timeouts, Policy: lb.DefaultPolicy()}
+	if d.policy != nil {
+		s.Policy = *d.policy
+	}
 	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.SCTP} {
 		for _, vip := range []string{vip4, vip6} {
 			if !d.serves(vip) {

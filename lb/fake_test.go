@@ -41,7 +41,7 @@ func (m fakeMode) Rewrite(*Flow, Direction, *packet.Rewrite) {}
 func newTestTable(tb testing.TB, limit int, modes ...Mode) (*Table, []*RealServer) {
 	tb.Helper()
 	servers := newRegistry()
-	s := &service{lifetimes: Timeouts{}.lifetimes()}
+	s := &service{lifetimes: Timeouts{}.lifetimes(), policy: DefaultPolicy()}
 	var set []*RealServer
 	for i, m := range modes {
 		rs := &RealServer{
@@ -50,6 +50,7 @@ func newTestTable(tb testing.TB, limit int, modes ...Mode) (*Table, []*RealServe
 			Weight:   1,
 			service:  s,
 			record:   &record{id: uint32(i)},
+			load:     new(load),
 		}
 		_, replies := m.ReplyTuple(Flow{Server: rs})
 		rs.oneSided = !replies
@@ -86,8 +87,9 @@ func (t *Table) add(rs *RealServer, key packet.Tuple, state State, now uint32) (
 }
 
 // find looks key up with an event.
-func (t *Table) find(key packet.Tuple, e event, opens bool, now uint32) (f Flow, d Direction, ok bool) {
-	if d, ok = t.lookup(&key, key.Hash(t.seed), e, opens, now, &f); !ok {
+func (t *Table) find(key packet.Tuple, e event, anew bool, now uint32) (f Flow, d Direction, ok bool) {
+	d, o := t.lookup(&key, key.Hash(t.seed), e, anew, now, &f)
+	if o != known {
 		return Flow{}, 0, false
 	}
 	return f, d, true

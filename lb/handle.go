@@ -40,43 +40,38 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 	if t.Proto != packet.TCP && t.Proto != packet.UDP && t.Proto != packet.SCTP {
 		return q.notBalanced(p, now)
 	}
-	ev, opens := eventOf(p)
+	ev, anew := eventOf(p)
 	hash := p.Hash
 	if hash == 0 {
 		hash = t.Hash(q.b.table.seed)
 	}
 	f := &q.flow
-	d, ok := q.b.table.lookup(t, hash, ev, opens, tickOf(now), f)
-	if ok {
+	d, o := q.b.table.lookup(t, hash, ev, anew, tickOf(now), f)
+	switch o {
+	case unknown:
+		if v, why := q.open(p, hash, ev, now); why != packet.OK || v != packet.Send {
+			return v, why
+		}
+	case known:
 		q.hit.add(1)
 		if q.b.table.offload != nil && q.hit.value()%offerEvery == 0 && ev != eventPeek {
 			q.b.table.offer(f)
 		}
-	} else {
-		svc := q.b.state.Load().find(t)
-		if svc == nil || ev == eventPeek {
-			return q.notBalanced(p, now)
-		}
-		if !opens {
-			q.missNonSYN.add(1)
-			if ev == eventKeep {
-				return packet.Drop, packet.NotSYN // a later fragment says nothing without its first
-			}
-			return packet.Pass, packet.NotSYN // the netstack knows what to answer
-		}
-		q.missSYN.add(1)
-		var why packet.Reason
-		*f, why = q.open(svc, p, hash, ev, now)
-		switch why {
-		case packet.OK:
-		case packet.NoRealServer:
-			return q.refuse(p, svc.onNoServer, now)
-		default:
-			return packet.Drop, why
-		}
+	default:
+		q.hit.add(1)
+		return q.turnAway(p, o)
 	}
 	f.Server.traffic[q.index].count(p, d)
 	return q.forward(p, f, d, now)
+}
+
+// turnAway handles a packet of a flow whose removed real server is not to get
+// it.
+func (q *Queue) turnAway(p *packet.Packet, o outcome) (packet.Verdict, packet.Reason) {
+	if o == refused && p.ReplyReset() {
+		return packet.Send, packet.ServerRemoved
+	}
+	return packet.Drop, packet.ServerRemoved
 }
 
 // notBalanced handles a packet that no flow has and that no service takes.
@@ -102,8 +97,35 @@ func (q *Queue) notBalanced(p *packet.Packet, now time.Duration) (packet.Verdict
 	return packet.Return, packet.OK
 }
 
-// open chooses a real server of svc for p and remembers the choice.
-func (q *Queue) open(svc *service, p *packet.Packet, hash uint64, ev event, now time.Duration) (Flow, packet.Reason) {
+// open opens a flow for p, which belongs to none, and puts it into q.flow. The
+// verdict is Send then and the packet goes on; any other is final.
+func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration) (packet.Verdict, packet.Reason) {
+	svc := q.b.state.Load().find(&p.Tuple)
+	if svc == nil || ev == eventPeek {
+		return q.notBalanced(p, now)
+	}
+	if !ev.opens(svc.policy.Sloppy) {
+		q.missNonSYN.add(1)
+		if ev == eventKeep {
+			return packet.Drop, packet.NotSYN // a later fragment says nothing without its first, nor does half a header
+		}
+		return packet.Pass, packet.NotSYN // the netstack knows what to answer
+	}
+	q.missSYN.add(1)
+	var why packet.Reason
+	q.flow, why = q.openFor(svc, p, hash, ev, now)
+	switch why {
+	case packet.OK:
+		return packet.Send, packet.OK
+	case packet.NoRealServer:
+		return q.refuse(p, svc.onNoServer, now)
+	}
+	return packet.Drop, why
+}
+
+// openFor chooses a real server of svc for p and remembers the choice, unless
+// every datagram is to be chosen for.
+func (q *Queue) openFor(svc *service, p *packet.Packet, hash uint64, ev event, now time.Duration) (Flow, packet.Reason) {
 	t := &p.Tuple
 	if q.b.defence.drops() {
 		return Flow{}, packet.Overload
@@ -112,11 +134,15 @@ func (q *Queue) open(svc *service, p *packet.Packet, hash uint64, ev event, now 
 		c, why := q.choose(svc, p, now)
 		switch why {
 		case packet.OK:
-			return q.b.table.insert(Flow{
+			f := Flow{
 				Tuple:  *t,
 				Server: c.server,
-				State:  first(t.Proto).next(ev, Request, c.server.oneSided),
-			}, c.template, hash, tickOf(now))
+				State:  first(t.Proto).next(ev, wayOf(Request, c.server.oneSided), q.b.table.isSecure(svc)),
+			}
+			if svc.policy.OnePacket && t.Proto == packet.UDP {
+				return q.pass(f, c)
+			}
+			return q.b.table.insert(f, c.template, hash, tickOf(now))
 		case packet.NoService:
 		default:
 			return Flow{}, why
@@ -124,6 +150,20 @@ func (q *Queue) open(svc *service, p *packet.Packet, hash uint64, ev event, now 
 		svc = q.b.state.Load().find(t) // a reload has freed it a moment ago
 	}
 	return Flow{}, packet.NoService
+}
+
+// pass opens the flow f for one packet, for which c was chosen. It counts as
+// opened but not as one that is there, and nothing of it is kept. A mode that
+// gives flows an address and port takes its first proposal: no reply will be
+// translated back.
+func (q *Queue) pass(f Flow, c choice) (Flow, packet.Reason) {
+	defer q.b.table.unchoose(c)
+	var ok bool
+	if f.Local, ok = f.Server.Mode.Local(f, 0); !ok {
+		return Flow{}, packet.NoPort
+	}
+	f.Server.opened.Add(1)
+	return f, packet.OK
 }
 
 // refuse tells a client that no real server takes its flow.

@@ -15,6 +15,14 @@ type Rates struct {
 	RequestBytes, ReplyBytes     uint64
 }
 
+func (r *Rates) add(o Rates) {
+	r.Flows += o.Flows
+	r.RequestPackets += o.RequestPackets
+	r.ReplyPackets += o.ReplyPackets
+	r.RequestBytes += o.RequestBytes
+	r.ReplyBytes += o.ReplyBytes
+}
+
 // A meter reads the counters of one real server, of a service or of all.
 // Balancer.mu guards it.
 type meter struct {

@@ -21,46 +21,47 @@ type RealServer struct {
 	// back as the configurations have the real server without a gap.
 	LastWeight int
 
-	service *service
+	// Of one that is not in its service's set: removed from it, or there in
+	// another mode and replaced by that for new flows.
+	removed, replaced bool
+	fates             [2]fate // of flows with IPv4 and IPv6 clients, if removed
+
+	service *service // the service as it is, or as it was when it was removed
 	*record
+	*load
 }
 
-// A record is what lives on of a real server over reloads: flows name it by
-// its id. It is freed when the real server has been removed and its last flow
-// is gone.
+// A record is what lives on over reloads of a real server in one mode: flows
+// name it by its id. It is freed when the real server has been removed and its
+// last flow is gone.
 type record struct {
 	id       uint32
 	oneSided bool // the mode's real servers answer the client directly
 
-	flows     atomic.Int64 // flows that name the id; freed: below 0
-	active    atomic.Int64 // of them those that count as active connections
-	limits    thresholds
-	templates atomic.Int64  // of persistent clients, with or without flows; they hold the id too
-	pathMTU   atomic.Int32  // bytes; 0 unknown
-	opened    atomic.Uint64 // flows ever
-	traffic   traffic
-	meter     meter
+	pathMTU atomic.Int32  // bytes; 0 unknown
+	opened  atomic.Uint64 // flows ever
+	traffic traffic
+	meter   meter
 
 	offload       Offload // nil: none
 	carriedBefore Traffic // what its accounts had when the record was made
+}
+
+// A load is the flows that a real server has now, of all modes that it has had:
+// a scheduler sees one real server.
+type load struct {
+	flows  atomic.Int64 // freed: below 0
+	active atomic.Int64 // of them those that count as active connections
+	limits thresholds
+
+	templates atomic.Int64 // of persistent clients, with or without flows; they hold the records too
 }
 
 // freed is the value of flows from which no acquire can climb out.
 const freed = math.MinInt64 / 2
 
 // Same says whether r and o are one real server in two configurations.
-func (r *RealServer) Same(o *RealServer) bool { return r.record == o.record }
-
-// acquire counts one more flow. It is false when the record has been freed
-// meanwhile: the caller has an old snapshot and picks again from the new one.
-func (r *record) acquire() bool {
-	if n := r.flows.Add(1); n > 0 {
-		r.grown(n)
-		return true
-	}
-	r.flows.Add(-1)
-	return false
-}
+func (r *RealServer) Same(o *RealServer) bool { return r.load == o.load }
 
 // counted is what the record has counted since it was made.
 func (r *record) counted() Traffic {
@@ -79,31 +80,46 @@ func (r *record) carried() (t Traffic) {
 	return t
 }
 
-func (r *record) release() { r.shrunk(r.flows.Add(-1)) }
+// acquire counts one more flow. It is false when the real server's records
+// have been freed meanwhile: the caller has an old snapshot and picks again
+// from the new one.
+func (l *load) acquire() bool {
+	if n := l.flows.Add(1); n > 0 {
+		l.grown(n)
+		return true
+	}
+	l.flows.Add(-1)
+	return false
+}
+
+func (l *load) release() { l.shrunk(l.flows.Add(-1)) }
 
 // free makes every later acquire fail. It is false while there are flows or
 // templates.
-func (r *record) free() bool {
-	if !r.flows.CompareAndSwap(0, freed) {
+func (l *load) free() bool {
+	if l.flows.Load() < freed/2 {
+		return true
+	}
+	if !l.flows.CompareAndSwap(0, freed) {
 		return false
 	}
 	// Who makes a template has acquired a flow before, so there come no more.
-	if r.templates.Load() != 0 {
-		r.flows.Add(-freed)
+	if l.templates.Load() != 0 {
+		l.flows.Add(-freed)
 		return false
 	}
 	return true
 }
 
 // Templates is the number of clients that are persistent to the real server.
-func (r *record) Templates() int64 { return r.templates.Load() }
+func (l *load) Templates() int64 { return l.templates.Load() }
 
 // ActiveFlows is the number of flows that count as active, as IPVS counts
 // them: TCP and SCTP that is established or on the way there.
-func (r *record) ActiveFlows() int64 { return r.active.Load() }
+func (l *load) ActiveFlows() int64 { return l.active.Load() }
 
 // InactiveFlows is the number of flows that do not count as active.
-func (r *record) InactiveFlows() int64 { return max(0, r.flows.Load()-r.active.Load()) }
+func (l *load) InactiveFlows() int64 { return max(0, l.flows.Load()-l.active.Load()) }
 
 // PathMTU is the largest packet in bytes that the path to the real server
 // carries, 0 where that is not known.

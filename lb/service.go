@@ -45,6 +45,15 @@ func (s *service) current(rs *RealServer, family uint8) *RealServer {
 	return is
 }
 
+// endpoints is the set by address and port.
+func (s *service) endpoints() map[packet.Endpoint]*RealServer {
+	m := make(map[packet.Endpoint]*RealServer, len(s.set))
+	for _, rs := range s.set {
+		m[rs.Endpoint] = rs
+	}
+	return m
+}
+
 // A listenKey is what a packet must be sent to, to belong to a service. Port 0
 // is every port.
 type listenKey struct {
@@ -88,6 +97,7 @@ type snapshot struct {
 	locals   []netip.Prefix
 	ftp      map[vipKey]*place       // services on port 21
 	callers  atomic.Pointer[callers] // nil: none
+	served   [2]bool                 // IPv4, IPv6: there is a service
 }
 
 // The ports of FTP and of the data connections that an FTP server opens.

@@ -30,6 +30,9 @@ const (
 	SCTPInit  // more than one
 	SCTPCookieSent
 	SCTPCookieReplied
+	SCTPCookieWait   // the real server's INIT seen
+	SCTPCookie       // and the client's INIT ACK
+	SCTPCookieEchoed // and the real server's COOKIE ECHO
 	SCTPEstablished
 	SCTPShutdownSent
 	SCTPShutdownReceived
@@ -81,6 +84,9 @@ var states = [numStates]stateInfo{
 	SCTPInit:             {"init", classOpening, false, 61 * time.Second},
 	SCTPCookieSent:       {"cookie_sent", classOpening, false, 61 * time.Second},
 	SCTPCookieReplied:    {"cookie_replied", classKept, false, 61 * time.Second},
+	SCTPCookieWait:       {"cookie_wait", classOpening, false, 61 * time.Second},
+	SCTPCookie:           {"cookie", classKept, false, 61 * time.Second},
+	SCTPCookieEchoed:     {"cookie_echoed", classKept, false, 61 * time.Second},
 	SCTPEstablished:      {"established", classKept, true, 900 * time.Second},
 	SCTPShutdownSent:     {"shutdown_sent", classKept, false, 61 * time.Second},
 	SCTPShutdownReceived: {"shutdown_received", classKept, false, 61 * time.Second},
@@ -100,18 +106,12 @@ type lifetimes [numStates]uint32
 
 func (t Timeouts) lifetimes() *lifetimes {
 	var l lifetimes
-	for s := range l {
-		l[s] = ticks(states[s].timeout)
-	}
-	set := func(s State, d time.Duration) {
-		if d > 0 {
-			l[s] = ticks(d)
+	for s, d := range t {
+		if d == 0 {
+			d = states[s].timeout
 		}
+		l[s] = ticks(d)
 	}
-	set(TCPEstablished, t.TCP)
-	set(SCTPEstablished, t.TCP)
-	set(TCPFinWait, t.TCPFin)
-	set(UDPNormal, t.UDP)
 	return &l
 }
 
@@ -120,7 +120,8 @@ type event uint8
 
 const (
 	eventPeek event = iota // nothing: an ICMP error
-	eventKeep              // only that the flow lives: UDP, a later fragment
+	eventKeep              // only that the flow lives: a later fragment, a header that is cut short
+	udpDatagram
 	tcpNoFlag
 	tcpACK
 	tcpFIN
@@ -134,11 +135,13 @@ const (
 	sctpShutdown
 	sctpShutdownAck
 	sctpShutdownComplete
+	sctpError
 	sctpAbort
 )
 
-// eventOf reads the event from p and says whether p may open a flow.
-func eventOf(p *packet.Packet) (e event, opens bool) {
+// eventOf reads the event from p and says whether it comes from a client that
+// starts anew, whatever flow there is: IPVS's is_new_conn.
+func eventOf(p *packet.Packet) (e event, anew bool) {
 	if p.IsICMPError() {
 		return eventPeek, false
 	}
@@ -149,12 +152,24 @@ func eventOf(p *packet.Packet) (e event, opens bool) {
 	case packet.TCP:
 		return tcpEvent(p.TCPFlags())
 	case packet.SCTP:
-		if chunk := p.SCTPChunk(); chunk != packet.NoChunk {
-			return sctpEvent(chunk)
+		e, anew = sctpEvent(p.SCTPChunk())
+		if (e == sctpCookieEcho || e == sctpCookieAck) && p.SCTPNextChunk() == chunkAbort {
+			return sctpAbort, false
 		}
-		return eventKeep, false
+		return e, anew
 	}
-	return eventKeep, true
+	return udpDatagram, false
+}
+
+// opens says whether a packet that no flow has may open one.
+func (e event) opens(sloppy bool) bool {
+	switch {
+	case e <= eventKeep:
+		return false
+	case e == udpDatagram || e == tcpSYN || e == sctpInit:
+		return true
+	}
+	return sloppy && e != tcpRST && e != sctpAbort
 }
 
 // first is the state of a flow before its first packet was looked at.
@@ -168,20 +183,33 @@ func first(proto uint8) State {
 	return UDPNormal
 }
 
-// next is the state after e. oneSided flows are those whose replies do not
-// cross the director.
-func (s State) next(e event, d Direction, oneSided bool) State {
+// A way is how a packet reaches the state tables.
+type way uint8
+
+const (
+	fromClient way = iota
+	fromServer
+	fromClientOnly // and the real server's packets do not cross the director
+	numWays
+)
+
+func wayOf(d Direction, oneSided bool) way {
 	switch {
-	case e <= eventKeep:
-		return s
-	case e <= tcpRST:
-		return s.tcpNext(e, d, oneSided)
+	case d == Reply:
+		return fromServer
+	case oneSided:
+		return fromClientOnly
 	}
-	return s.sctpNext(e, d, oneSided)
+	return fromClient
 }
 
-// reopens says whether a packet that may open a flow opens a new one although
-// there is one in state s: IPVS's conn_reuse_mode 1.
-func (s State) reopens() bool {
-	return s == TCPTimeWait || s == TCPClose || s == SCTPClosed || s == SCTPRejected
+// next is the state after e. secure is Policy.SecureTCP.
+func (s State) next(e event, w way, secure bool) State {
+	switch {
+	case e <= udpDatagram:
+		return s
+	case e <= tcpRST:
+		return s.tcpNext(e, w, secure)
+	}
+	return s.sctpNext(e, w)
 }

@@ -52,7 +52,7 @@ func TestTCPStates(t *testing.T) {
 					bits |= flags[f]
 				}
 				e, _ := tcpEvent(bits)
-				s = s.next(e, map[byte]Direction{'c': Request, 's': Reply}[step[0]], tt.oneSided)
+				s = s.next(e, wayOf(map[byte]Direction{'c': Request, 's': Reply}[step[0]], tt.oneSided), false)
 				got = append(got, s.String())
 			}
 			if g := strings.Join(got, " "); g != tt.want {
@@ -90,7 +90,7 @@ func TestSCTPStates(t *testing.T) {
 			var got []string
 			for step := range strings.FieldsSeq(tt.packets) {
 				e, _ := sctpEvent(chunks[step[2:]])
-				s = s.next(e, map[byte]Direction{'c': Request, 's': Reply}[step[0]], tt.oneSided)
+				s = s.next(e, wayOf(map[byte]Direction{'c': Request, 's': Reply}[step[0]], tt.oneSided), false)
 				got = append(got, s.String())
 			}
 			if g := strings.Join(got, " "); g != tt.want {
@@ -101,9 +101,9 @@ func TestSCTPStates(t *testing.T) {
 }
 
 func TestLifetimes(t *testing.T) {
-	l := Timeouts{TCP: time.Minute, UDP: 10 * time.Second}.lifetimes()
+	l := Timeouts{TCPEstablished: time.Minute, UDPNormal: 10 * time.Second}.lifetimes()
 	for s, want := range map[State]time.Duration{
-		TCPEstablished: time.Minute, SCTPEstablished: time.Minute, UDPNormal: 10 * time.Second,
+		TCPEstablished: time.Minute, SCTPEstablished: 900 * time.Second, UDPNormal: 10 * time.Second,
 		TCPFinWait: 120 * time.Second, TCPClose: 10 * time.Second, TCPSynRecv: 60 * time.Second,
 	} {
 		if got := time.Duration(l[s]) << tickShift; got < want || got > want+1<<tickShift {

@@ -38,16 +38,23 @@ func (m *meter) measured(now Traffic) Measured {
 	return Measured{Traffic: now, SinceZero: now.since(m.base), Rates: m.rates()}
 }
 
+func (m *Measured) add(o Measured) {
+	m.Traffic.add(o.Traffic)
+	m.SinceZero.add(o.SinceZero)
+	m.Rates.add(o.Rates)
+}
+
 // ServiceStats is one service of the configuration in force.
 type ServiceStats struct {
 	Name        string
 	Listens     []Listen
 	Measured                       // of all modes
 	Modes       map[string]Traffic // by the name of the mode
-	RealServers []RealServerStats  // in list order, the newest first, then the removed ones that have flows
+	RealServers []RealServerStats  // in list order, the newest first, then the removed ones that have flows; none twice
 }
 
-// RealServerStats is one real server of one service.
+// RealServerStats is one real server of one service. It counts what went to it
+// in every mode that it had.
 type RealServerStats struct {
 	Endpoint      packet.Endpoint
 	Mode          string
@@ -96,12 +103,26 @@ func (b *Balancer) Stats() Stats {
 func (s *service) stats(a *account) ServiceStats {
 	st := ServiceStats{Name: s.name, Listens: slices.Clone(s.listens), Modes: maps.Clone(a.retired)}
 	sum := a.former()
-	add := func(rs *RealServer, removed bool) {
-		r := RealServerStats{
+	place := map[packet.Endpoint]int{}
+	add := func(rs *RealServer) {
+		m := rs.meter.measured(rs.counted())
+		sum.add(m.Traffic)
+		ofMode := st.Modes[rs.Mode.String()]
+		ofMode.add(m.Traffic)
+		st.Modes[rs.Mode.String()] = ofMode
+		if i, ok := place[rs.Endpoint]; ok {
+			st.RealServers[i].Measured.add(m)
+			return
+		}
+		if rs.removed && rs.flows.Load() <= 0 {
+			return
+		}
+		place[rs.Endpoint] = len(st.RealServers)
+		st.RealServers = append(st.RealServers, RealServerStats{
 			Endpoint:      rs.Endpoint,
 			Mode:          rs.Mode.String(),
 			Weight:        rs.Weight,
-			Removed:       removed,
+			Removed:       rs.removed,
 			ActiveFlows:   rs.ActiveFlows(),
 			InactiveFlows: rs.InactiveFlows(),
 			Templates:     rs.Templates(),
@@ -109,26 +130,19 @@ func (s *service) stats(a *account) ServiceStats {
 			MinFlows:      rs.MinFlows,
 			Overloaded:    rs.Overloaded(),
 			PathMTU:       rs.PathMTU(),
-			Measured:      rs.meter.measured(rs.counted()),
-		}
-		sum.add(r.Traffic)
-		ofMode := st.Modes[r.Mode]
-		ofMode.add(r.Traffic)
-		st.Modes[r.Mode] = ofMode
-		if !removed || r.ActiveFlows+r.InactiveFlows > 0 {
-			st.RealServers = append(st.RealServers, r)
-		}
+			Measured:      m,
+		})
 	}
 	for _, rs := range s.set {
-		add(rs, false)
+		add(rs)
 	}
 	if len(a.servers) == len(s.set) {
 		st.Measured = a.meter.measured(sum)
 		return st
 	}
 	for _, rs := range a.servers {
-		if !slices.Contains(s.set, rs) {
-			add(rs, true)
+		if rs.removed || rs.replaced {
+			add(rs)
 		}
 	}
 	st.Measured = a.meter.measured(sum)

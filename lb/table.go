@@ -40,7 +40,7 @@ type Table struct {
 	owners []uint32      // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
 	heads  []uint32      // of all shards' timing wheels, see wheel.go
 	links  []uint32      // by entry number, guarded as the entry; see template.go
-	secure atomic.Bool   // every TCP flow follows the other table, see Policy.SecureTCP
+	secure atomic.Bool   // TCP flows of all services follow the tables of Policy.SecureTCP
 	live   atomic.Int64  // flows, and inserts under way; at most limit
 	arenas arenas        // of the shards' indexes
 
@@ -215,9 +215,9 @@ func (t *Table) copyFlow(f *Flow, e *entry) {
 
 // lookup finds the flow f of a packet with the tuple key, whose hash is given,
 // and takes the flow's life on by ev. It finds nothing where the flow is due,
-// or where opens says that the packet opens a new flow and the old one is
-// closed; that flow is removed.
-func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now uint32, f *Flow) (d Direction, ok bool) {
+// or where the client starts anew and its old flow gives way; that flow is
+// removed.
+func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, anew bool, now uint32, f *Flow) (d Direction, o outcome) {
 	var elsewhere hints
 	id := t.shardOf(hash)
 	s := &t.shards[id]
@@ -233,7 +233,7 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now
 			continue
 		}
 		if e := &t.entries.all[n]; e.tuple == *key {
-			return Request, t.hit(s, n, Request, ev, opens, now, f)
+			return Request, t.hit(s, n, Request, ev, anew, now, f)
 		}
 	}
 	s.mu.Unlock()
@@ -241,11 +241,11 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, opens bool, now
 		o := &t.shards[t.ownerOf(n)]
 		o.mu.Lock()
 		if t.repliesBy(n, key) {
-			return Reply, t.hit(o, n, Reply, ev, opens, now, f)
+			return Reply, t.hit(o, n, Reply, ev, anew, now, f)
 		}
 		o.mu.Unlock()
 	}
-	return 0, false
+	return 0, unknown
 }
 
 // repliesBy says whether key is the reply tuple of the flow in entry n, whose
@@ -261,30 +261,38 @@ func (t *Table) repliesBy(n uint32, key *packet.Tuple) bool {
 }
 
 // hit is called with s locked, the shard of entry n, and unlocks it.
-func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now uint32, f *Flow) bool {
+func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now uint32, f *Flow) outcome {
 	e := &t.entries.all[n]
-	due := int32(e.deadline-now) <= 0
-	if due || opens && d == Request && e.state.reopens() && e.flags&flagControlled == 0 {
+	t.copyFlow(f, e)
+	rs, oneSided := f.Server, e.flags&flagOneSided != 0
+	ends := int32(e.deadline-now) <= 0 || anew && d == Request && rs.replaces(e)
+	o := known
+	switch {
+	case ends:
+		o = unknown
+	case rs.removed:
+		o, ends = rs.judge(&e.tuple, d, ev, anew)
+	}
+	if ends {
 		s.expired++
 		gone := t.removeLocked(s, n)
 		s.mu.Unlock()
 		t.removeReply(gone)
-		return false
+		return unknown
 	}
-	t.copyFlow(f, e)
 	template := uint32(0) // to be assured
-	if ev != eventPeek {
+	if o == known && ev != eventPeek {
 		if d == Request {
 			e.countRequest()
 		}
-		state := e.state.next(ev, d, e.flags&flagOneSided != 0)
+		state := e.state.next(ev, wayOf(d, oneSided), t.isSecure(rs.service))
 		if e.flags&(flagControlled|flagAssured) == flagControlled && assures(e.state, state, d) {
 			e.flags |= flagAssured
 			template = t.links[n]
 		}
-		e.deadline = now + f.Server.service.lifetimes[state]
+		e.deadline = now + rs.service.lifetimes[state]
 		if state != e.state {
-			t.changeLocked(s, n, f.Server, state)
+			t.changeLocked(s, n, rs, state)
 			f.State = state
 		}
 	}
@@ -292,8 +300,11 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, opens bool, now u
 	if template != 0 {
 		t.assure(template)
 	}
-	return true
+	return o
 }
+
+// isSecure says whether TCP flows of s follow the tables of secure_tcp.
+func (t *Table) isSecure(s *service) bool { return s.policy.SecureTCP || t.secure.Load() }
 
 // changeLocked moves the flow of entry n to another state and files it anew,
 // since its deadline may be earlier than before and its class another.

@@ -74,7 +74,7 @@ func (w *twin) endedSince(since uint32) (n int) {
 	return n
 }
 
-func (w *twin) lookup(key packet.Tuple, e event, opens bool, now uint32) (Flow, Direction, bool) {
+func (w *twin) lookup(key packet.Tuple, e event, anew bool, now uint32) (Flow, Direction, bool) {
 	f, d := w.flows[key], Request
 	if f == nil {
 		if request, ok := w.replies[key]; ok {
@@ -84,15 +84,22 @@ func (w *twin) lookup(key packet.Tuple, e event, opens bool, now uint32) (Flow, 
 	if f == nil {
 		return Flow{}, 0, false
 	}
-	if opens && d == Request && f.State.reopens() {
+	if anew && d == Request && f.Server.replaces(&entry{state: f.State, flags: oneSidedFlag(f.Server)}) {
 		w.remove(key)
 		return Flow{}, 0, false
 	}
 	if e != eventPeek {
-		f.State = f.State.next(e, d, f.Server.oneSided)
+		f.State = f.State.next(e, wayOf(d, f.Server.oneSided), false)
 		f.deadline = now + f.Server.service.lifetimes[f.State]
 	}
 	return f.Flow, d, true
+}
+
+func oneSidedFlag(rs *RealServer) uint8 {
+	if rs.oneSided {
+		return flagOneSided
+	}
+	return 0
 }
 
 func (w *twin) insert(f Flow, now uint32) {
@@ -134,17 +141,17 @@ func TestTableTwin(t *testing.T) {
 				key = f.reply
 			}
 		}
-		e, opens := randomEvent(rnd, proto)
-		got, gotDir, gotOK := table.find(key, e, opens, now)
-		want, wantDir, wantOK := w.lookup(key, e, opens, now)
+		e, anew := randomEvent(rnd, proto)
+		got, gotDir, gotOK := table.find(key, e, anew, now)
+		want, wantDir, wantOK := w.lookup(key, e, anew, now)
 		if got != want || gotDir != wantDir || gotOK != wantOK {
 			t.Fatalf("step %d: lookup of %v: %v %v %v, want %v %v %v", step, key, got, gotDir, gotOK, want, wantDir, wantOK)
 		}
-		if gotOK || !opens {
+		if gotOK || !e.opens(false) {
 			continue
 		}
 		rs := set[rnd.IntN(len(set))]
-		f, why := table.add(rs, key, first(proto).next(e, Request, rs.oneSided), now)
+		f, why := table.add(rs, key, first(proto).next(e, wayOf(Request, rs.oneSided), false), now)
 		if why != packet.OK {
 			t.Fatalf("step %d: insert: %v", step, why)
 		}
@@ -168,7 +175,7 @@ func randomEvent(rnd *rand.Rand, proto uint8) (event, bool) {
 	case packet.SCTP:
 		return sctpEvent(uint8(rnd.IntN(16)))
 	}
-	return eventKeep, true
+	return udpDatagram, false
 }
 
 // checkTable compares what the table holds, and what it counts, with the twin.

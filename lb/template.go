@@ -59,10 +59,8 @@ func (t *Table) useTemplate(svc *service, key *packet.Tuple, hash uint64, now ui
 		s.mu.Unlock()
 		return choice{}, false
 	}
-	if !rs.Same(was) { // its mode was changed
+	if rs.id != was.id { // its mode was changed
 		e.server = rs.id
-		rs.templates.Add(1)
-		was.templates.Add(-1)
 	}
 	e.local++
 	e.deadline = now + t.links[n]

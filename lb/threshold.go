@@ -9,7 +9,7 @@ import "sync/atomic"
 // ends that leaves fewer than lower. Between the two it stays what it was, so
 // that it is not switched with every flow that comes and goes.
 //
-// They live in the record, beside the number that they bound: whoever counts a
+// They live in the load, beside the number that they bound: whoever counts a
 // flow has the cache line already.
 type thresholds struct {
 	upper, lower atomic.Int64 // upper 0: no bound
@@ -34,31 +34,31 @@ func lowerThreshold(upper, lower int) int64 {
 
 // setThresholds brings new bounds into force. As in IPVS, a raised one lets
 // flows in at once.
-func (r *record) setThresholds(upper, lower int) {
-	was := r.limits.upper.Swap(int64(upper))
-	r.limits.lower.Store(lowerThreshold(upper, lower))
+func (l *load) setThresholds(upper, lower int) {
+	was := l.limits.upper.Swap(int64(upper))
+	l.limits.lower.Store(lowerThreshold(upper, lower))
 	if upper == 0 || int64(upper) > was {
-		r.limits.overloaded.Store(false)
+		l.limits.overloaded.Store(false)
 	}
-	r.grown(r.flows.Load())
-	r.shrunk(r.flows.Load())
+	l.grown(l.flows.Load())
+	l.shrunk(l.flows.Load())
 }
 
 // grown is called with the number of flows after one more.
-func (r *record) grown(flows int64) {
-	upper := r.limits.upper.Load()
+func (l *load) grown(flows int64) {
+	upper := l.limits.upper.Load()
 	if upper == 0 || flows < upper {
 		return
 	}
-	r.limits.overloaded.Store(true)
+	l.limits.overloaded.Store(true)
 	// Others may have ended meanwhile, the last of them before the flag was
 	// there to be taken back.
-	r.shrunk(r.flows.Load())
+	l.shrunk(l.flows.Load())
 }
 
 // shrunk is called with the number of flows after one less.
-func (r *record) shrunk(flows int64) {
-	if r.limits.overloaded.Load() && flows < r.limits.lower.Load() {
-		r.limits.overloaded.Store(false)
+func (l *load) shrunk(flows int64) {
+	if l.limits.overloaded.Load() && flows < l.limits.lower.Load() {
+		l.limits.overloaded.Store(false)
 	}
 }

@@ -23,7 +23,7 @@ func TestThresholds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var r record
+			var r load
 			r.setThresholds(tt.upper, tt.lower)
 			for i, c := range tt.steps {
 				switch {
@@ -56,7 +56,7 @@ func TestThresholdsAreEdited(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var r record
+			var r load
 			r.setThresholds(4, 2)
 			for range tt.flows {
 				r.acquire()
@@ -72,7 +72,7 @@ func TestThresholdsAreEdited(t *testing.T) {
 // TestThresholdsFromManyQueues: whatever the order in which queues count, a
 // real server that has no flow left takes new ones.
 func TestThresholdsFromManyQueues(t *testing.T) {
-	var r record
+	var r load
 	r.setThresholds(2, 1)
 	for range 2000 {
 		var queues sync.WaitGroup

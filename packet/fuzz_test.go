@@ -85,6 +85,7 @@ func FuzzPacket(f *testing.F) {
 			t.Error("TCP flags of something else")
 		}
 		p.SCTPChunk()
+		p.SCTPNextChunk()
 		p.DontFragment()
 		if p.Segments() < 1 || p.SegmentLen() > p.Len() {
 			t.Errorf("%d segments of %d bytes", p.Segments(), p.SegmentLen())

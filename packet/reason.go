@@ -37,6 +37,7 @@ const (
 	Overload                // would have opened a flow while the defence drops a part of those
 	RateLimited             // an answer of our own was not sent, to keep the limit of such answers
 	NoCallID                // a packet to a service with SIP persistence that says no Call-ID
+	ServerRemoved           // the flow's real server was removed, and the policy says not to serve it any more
 	numReasons
 )
 
@@ -48,6 +49,7 @@ var reasonNames = [NumReasons]string{
 	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "fragment_repeated", "no_service", "no_real_server",
 	"no_port", "table_full", "not_syn", "too_big", "path_too_small", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
 	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "overload", "rate_limited", "no_call_id",
+	"server_removed",
 }
 
 // String is the value of the metric's label reason.

@@ -75,6 +75,21 @@ func (p *Packet) SCTPChunk() uint8 {
 	return p.buf[p.start+p.l4+sctpHeaderLen]
 }
 
+// SCTPNextChunk is the type of the second chunk of an SCTP packet; NoChunk where
+// there is none.
+func (p *Packet) SCTPNextChunk() uint8 {
+	if p.SCTPChunk() == NoChunk {
+		return NoChunk
+	}
+	chunks := p.buf[p.start+p.l4+sctpHeaderLen : p.end]
+	length := int(binary.BigEndian.Uint16(chunks[2:4]))
+	next := (length + 3) &^ 3
+	if length < 4 || next+4 > len(chunks) {
+		return NoChunk
+	}
+	return chunks[next]
+}
+
 // tcpDataOffset is the length of the TCP header at the start of t, or 0 if
 // the header does not fit.
 func tcpDataOffset(t []byte) int {

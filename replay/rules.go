@@ -89,8 +89,9 @@ func (d *Director) service(s *compat.Service) (lb.ServiceConfig, error) {
 		Listens:   d.listens(s.Key),
 		Scheduler: build,
 		Timeouts: lb.Timeouts{
-			TCP: time.Duration(timeouts.TCP) * time.Second, TCPFin: time.Duration(timeouts.TCPFin) * time.Second,
-			UDP: time.Duration(timeouts.UDP) * time.Second,
+			lb.TCPEstablished: time.Duration(timeouts.TCP) * time.Second,
+			lb.TCPFinWait:     time.Duration(timeouts.TCPFin) * time.Second,
+			lb.UDPNormal:      time.Duration(timeouts.UDP) * time.Second,
 		},
 		Policy: d.policy(s),
 	}

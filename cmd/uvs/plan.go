@@ -45,7 +45,7 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 		sc := lb.ServiceConfig{
 			Name:       s.Name,
 			OnNoServer: answers[s.OnNoServer],
-			Timeouts:   lb.Timeouts{TCP: s.Timeouts.TCP, TCPFin: s.Timeouts.TCPFIN, UDP: s.Timeouts.UDP},
+			Timeouts:   timeouts(&s.Timeouts),
 			Policy:     policy(&s.Policy),
 		}
 		var err error
@@ -144,6 +144,37 @@ func policy(p *config.Policy) lb.Policy {
 		AnswerUnknownReplies:    *p.AnswerUnknownReplies,
 		ResetExpired:            *p.ResetExpired,
 		ClampMSS:                *p.ClampMSS,
+	}
+}
+
+func timeouts(t *config.Timeouts) lb.Timeouts {
+	return lb.Timeouts{
+		lb.TCPEstablished:       t.TCP,
+		lb.TCPFinWait:           t.TCPFIN,
+		lb.UDPNormal:            t.UDP,
+		lb.SCTPEstablished:      t.SCTP,
+		lb.TCPNone:              t.TCPNone,
+		lb.TCPSynSent:           t.TCPSynSent,
+		lb.TCPSynRecv:           t.TCPSynRecv,
+		lb.TCPTimeWait:          t.TCPTimeWait,
+		lb.TCPClose:             t.TCPClose,
+		lb.TCPCloseWait:         t.TCPCloseWait,
+		lb.TCPLastAck:           t.TCPLastACK,
+		lb.TCPListen:            t.TCPListen,
+		lb.TCPSynAck:            t.TCPSynACK,
+		lb.SCTPNone:             t.SCTPNone,
+		lb.SCTPInit1:            t.SCTPInit1,
+		lb.SCTPInit:             t.SCTPInit,
+		lb.SCTPCookieSent:       t.SCTPCookieSent,
+		lb.SCTPCookieReplied:    t.SCTPCookieReplied,
+		lb.SCTPCookieWait:       t.SCTPCookieWait,
+		lb.SCTPCookie:           t.SCTPCookie,
+		lb.SCTPCookieEchoed:     t.SCTPCookieEchoed,
+		lb.SCTPShutdownSent:     t.SCTPShutdownSent,
+		lb.SCTPShutdownReceived: t.SCTPShutdownReceived,
+		lb.SCTPShutdownAckSent:  t.SCTPShutdownACKSent,
+		lb.SCTPRejected:         t.SCTPRejected,
+		lb.SCTPClosed:           t.SCTPClosed,
 	}
 }
 

@@ -195,3 +195,15 @@ func TestSplitTellsWarningsFromErrors(t *testing.T) {
 		})
 	}
 }
+
+// TestDefaultsAreThoseOfTheBalancer: what a file without timeouts and policy asks
+// for is what package lb calls the default.
+func TestDefaultsAreThoseOfTheBalancer(t *testing.T) {
+	cfg := config.Default()
+	if diff := cmp.Diff(lb.DefaultTimeouts(), timeouts(&cfg.Timeouts)); diff != "" {
+		t.Errorf("timeouts (-lb +config):\n%s", diff)
+	}
+	if diff := cmp.Diff(lb.DefaultPolicy(), policy(&cfg.Policy)); diff != "" {
+		t.Errorf("policy (-lb +config):\n%s", diff)
+	}
+}

@@ -1,0 +1,249 @@
+package lb_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/packet/packettest"
+)
+
+// A step of a flow's life: perhaps another configuration, then a packet, and
+// what becomes of it.
+type step struct {
+	note  string
+	at    time.Duration
+	edit  func(*lb.Config) // of the configuration in force
+	in    []byte           // nil: no packet
+	want  []byte           // of a packet that is sent; nil: it is not
+	via   string           // the next hop, in dr
+	what  packet.Verdict   // of one that is not
+	why   packet.Reason
+	flows string // afterwards, as listed by flowsOf; "": not looked at
+}
+
+func play(t *testing.T, d director, steps []step) {
+	t.Helper()
+	c := d.config(t)
+	b := startWith(t, c, lb.Options{Flows: 1000})
+	for i, s := range steps {
+		if s.edit != nil {
+			c.Services = slices.Clone(c.Services)
+			for j := range c.Services {
+				c.Services[j].RealServers = slices.Clone(c.Services[j].RealServers)
+			}
+			s.edit(&c)
+			if err := b.Apply(c); err != nil {
+				t.Fatal(err)
+			}
+			b.Tick(s.at)
+		}
+		if s.in != nil {
+			got := handle(t, b, s.in, s.at)
+			what := s.what
+			if s.want != nil {
+				what = packet.Send
+			}
+			if got.verdict != what || got.reason != s.why {
+				t.Errorf("step %d, %s: %v, %v; want %v, %v", i, s.note, got.verdict, got.reason, what, s.why)
+				continue
+			}
+			if s.want != nil {
+				diff(t, fmt.Sprintf("step %d, %s", i, s.note), sameIdent(s.want, got.bytes), got.bytes)
+			}
+			if hop := got.p.NextHop; s.via != "" && hop.Addr.Netip(hop.Family).String() != s.via {
+				t.Errorf("step %d, %s: next hop %v, want %v", i, s.note, hop.Addr.Netip(hop.Family), s.via)
+			}
+		}
+		if s.flows != "" {
+			if got := flowsOf(b, s.at); got != s.flows {
+				t.Errorf("step %d, %s: flows %s, want %s", i, s.note, got, s.flows)
+			}
+		}
+	}
+}
+
+// flowsOf lists flows as "port>server state seconds", sorted; "none" without.
+func flowsOf(b *lb.Balancer, now time.Duration) string {
+	var all []string
+	for f := range b.Flows(now) {
+		all = append(all, fmt.Sprintf("%d>%v %v %.0f", f.Tuple.SrcPort, f.Server.Endpoint.Addr.Netip(f.Server.Endpoint.Family), f.State, f.Left.Seconds()))
+	}
+	slices.Sort(all)
+	if all == nil {
+		return "none"
+	}
+	return strings.Join(all, ", ")
+}
+
+// Edits of the only service.
+func remove(rip string) func(*lb.Config) {
+	return func(c *lb.Config) {
+		s := &c.Services[0]
+		s.RealServers = slices.DeleteFunc(s.RealServers, func(rs lb.RealServerConfig) bool {
+			return rs.Address.Addr().String() == rip
+		})
+	}
+}
+
+// The real servers of these tests; the last one gets the first flow.
+const rs1, rs2 = "10.0.0.1", "10.0.0.2"
+
+func lifeDirector(mode string, p lb.Policy) director {
+	port := ":80"
+	if mode == "nat" {
+		port = ":8080"
+	}
+	return director{mode: mode, realServers: []string{rs1 + port, rs2 + port}, policy: &p}
+}
+
+// fromClient is a packet of the client's port i.
+func fromClient(i int, o ...packettest.Option) []byte {
+	return packettest.TCP(fmt.Sprint(cip4, ":", i), web4, o...)
+}
+
+// toServer is that packet as nat sends it.
+func toServer(rip string, i int, o ...packettest.Option) []byte {
+	return packettest.TCP(fmt.Sprint(cip4, ":", i), rip+":8080", o...)
+}
+
+func fromServer(rip string, i int, o ...packettest.Option) []byte {
+	return packettest.TCP(rip+":8080", fmt.Sprint(cip4, ":", i), o...)
+}
+
+func toClient(i int, o ...packettest.Option) []byte {
+	return packettest.TCP(web4, fmt.Sprint(cip4, ":", i), o...)
+}
+
+var syn1, ack1, psh1 = packettest.SYN, packettest.Ack(7), packettest.Pad(10)
+
+// rstOf is the reset of a closed port that answers Ack(7).
+func rstOf(b func(int, ...packettest.Option) []byte, i int) []byte {
+	return b(i, packettest.Flags(packet.RST), packettest.Seq(7), packettest.Window(0))
+}
+
+// established are the steps that every row below begins with.
+func established(d director) []step {
+	if d.mode == "nat" {
+		return []step{
+			{note: "SYN", in: fromClient(1, syn1), want: toServer(rs2, 1, syn1)},
+			{note: "ACK", in: fromClient(1, ack1), want: toServer(rs2, 1, ack1), flows: "1>10.0.0.2 established 900"},
+		}
+	}
+	return []step{
+		{note: "SYN", in: fromClient(1, syn1), want: fromClient(1, syn1), via: rs2},
+		{note: "ACK", in: fromClient(1, ack1), want: fromClient(1, ack1), via: rs2, flows: "1>10.0.0.2 established 900"},
+	}
+}
+
+func TestRemovedRealServer(t *testing.T) {
+	const s = time.Second
+	policy := func(r lb.Removed) lb.Policy { return lb.Policy{Reuse: lb.ReuseClosed, Removed: r} }
+	tests := []struct {
+		name   string
+		mode   string
+		policy lb.Policy
+		steps  []step
+	}{
+		{"serve: its flows go on, new ones go elsewhere", "nat", policy(lb.RemovedServe), []step{
+			{note: "data", at: 10 * s, edit: remove(rs2), in: fromClient(1, ack1, psh1), want: toServer(rs2, 1, ack1, psh1)},
+			{note: "reply", at: 11 * s, in: fromServer(rs2, 1), want: toClient(1), flows: "1>10.0.0.2 established 900"},
+			{note: "new", at: 11 * s, in: fromClient(2, syn1), want: toServer(rs1, 2, syn1)},
+		}},
+		{"keep: requests vanish and do not prolong the flow, replies go on", "nat", policy(lb.RemovedKeep), []step{
+			{note: "data", at: 10 * s, edit: remove(rs2), in: fromClient(1, ack1, psh1), why: packet.ServerRemoved, flows: "1>10.0.0.2 established 890"},
+			{note: "SYN", at: 20 * s, in: fromClient(1, syn1), why: packet.ServerRemoved, flows: "1>10.0.0.2 established 880"},
+			{note: "reply", at: 30 * s, in: fromServer(rs2, 1), want: toClient(1), flows: "1>10.0.0.2 established 900"},
+		}},
+		{"keep: the flow goes on when the real server comes back, even later", "nat", policy(lb.RemovedKeep), []step{
+			{note: "data", at: 10 * s, edit: remove(rs2), in: fromClient(1, ack1), why: packet.ServerRemoved},
+			{note: "data", at: 500 * s, edit: func(c *lb.Config) { *c = lifeDirector("nat", policy(lb.RemovedKeep)).config(t) },
+				in: fromClient(1, ack1), want: toServer(rs2, 1, ack1), flows: "1>10.0.0.2 established 900"},
+		}},
+		{"keep: what is closed gives way to a new connection", "nat", policy(lb.RemovedKeep), []step{
+			{note: "RST", in: fromServer(rs2, 1, packettest.RST), want: toClient(1, packettest.RST)},
+			{note: "SYN", edit: remove(rs2), in: fromClient(1, syn1), want: toServer(rs1, 1, syn1)},
+		}},
+		{"keep: an ICMP error about the flow is no request", "nat", policy(lb.RemovedKeep), []step{
+			{note: "error", edit: remove(rs2),
+				in:   packettest.Error("198.51.100.1", vip4, unreachable4, port4, 0, toClient(1)[:28]),
+				want: packettest.Error("198.51.100.1", rs2, unreachable4, port4, 0, fromServer(rs2, 1)[:28])},
+		}},
+		{"reschedule: flows end at once", "nat", policy(lb.RemovedReschedule), []step{
+			{note: "data", edit: remove(rs2), in: fromClient(1, ack1), what: packet.Pass, why: packet.NotSYN},
+			{note: "reply", in: fromServer(rs2, 1), what: packet.Return},
+			{note: "SYN", in: fromClient(1, syn1), want: toServer(rs1, 1, syn1)},
+		}},
+		{"reset: whoever sends is reset", "nat", policy(lb.RemovedReset), []step{
+			{note: "data", edit: remove(rs2), in: fromClient(1, ack1), want: rstOf(toClient, 1), why: packet.ServerRemoved},
+			{note: "reply", in: fromServer(rs2, 1, ack1), why: packet.ServerRemoved,
+				want: packettest.TCP(fmt.Sprint(cip4, ":", 1), rs2+":8080", packettest.Flags(packet.RST), packettest.Seq(7), packettest.Window(0))},
+			{note: "RST", in: fromServer(rs2, 1, packettest.RST), why: packet.ServerRemoved},
+			{note: "SYN", in: fromClient(1, syn1), want: toServer(rs1, 1, syn1)},
+		}},
+		{"the service's policy of today counts", "nat", policy(lb.RemovedServe), []step{
+			{note: "data", edit: remove(rs2), in: fromClient(1, ack1), want: toServer(rs2, 1, ack1)},
+			{note: "data", edit: func(c *lb.Config) { c.Services[0].Policy.Removed = lb.RemovedKeep },
+				in: fromClient(1, ack1), why: packet.ServerRemoved},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := lifeDirector(tt.mode, tt.policy)
+			play(t, d, append(established(d), tt.steps...))
+		})
+	}
+}
+
+func TestRemovedService(t *testing.T) {
+	const s = time.Second
+	policy := func(r lb.Removed) lb.Policy { return lb.Policy{Reuse: lb.ReuseClosed, Removed: r} }
+	none := func(c *lb.Config) { c.Services = nil }
+	// other is a service of the same family, on another VIP.
+	other := func(c *lb.Config) {
+		s := c.Services[0]
+		s.Name = "other"
+		s.Listens = []lb.Listen{{VIP: netip.MustParseAddr("203.0.113.99"), FirstPort: 80, Proto: packet.TCP}}
+		c.Services = []lb.ServiceConfig{s}
+	}
+	back := func(d director) func(*lb.Config) { return func(c *lb.Config) { *c = d.config(t) } }
+	nat, dr := lifeDirector("nat", policy(lb.RemovedKeep)), lifeDirector("dr", policy(lb.RemovedKeep))
+	serve, forget := lifeDirector("nat", policy(lb.RemovedServe)), lifeDirector("nat", policy(lb.RemovedReschedule))
+	tests := []struct {
+		name  string
+		d     director
+		steps []step
+	}{
+		{"keep: the last service of a family leaves everything to the kernel, and finds its flows when it comes back", nat, []step{
+			{note: "data", at: 10 * s, edit: none, in: fromClient(1, ack1), what: packet.Return, flows: "1>10.0.0.2 established 890"},
+			{note: "reply", at: 20 * s, in: fromServer(rs2, 1), what: packet.Return, flows: "1>10.0.0.2 established 880"},
+			{note: "data", at: 30 * s, edit: back(nat), in: fromClient(1, ack1), want: toServer(rs2, 1, ack1), flows: "1>10.0.0.2 established 900"},
+		}},
+		{"keep: the same with dr", dr, []step{
+			{note: "data", at: 10 * s, edit: none, in: fromClient(1, ack1), what: packet.Return, flows: "1>10.0.0.2 established 890"},
+			{note: "data", at: 30 * s, edit: back(dr), in: fromClient(1, ack1), want: fromClient(1, ack1), via: rs2},
+		}},
+		{"keep: beside another service its flows are those of a removed real server", nat, []step{
+			{note: "data", at: 10 * s, edit: other, in: fromClient(1, ack1), why: packet.ServerRemoved},
+			{note: "reply", at: 20 * s, in: fromServer(rs2, 1), want: toClient(1), flows: "1>10.0.0.2 established 900"},
+		}},
+		{"reschedule: its flows end", forget, []step{
+			{note: "data", edit: none, in: fromClient(1, ack1), what: packet.Return},
+			{note: "data", edit: back(forget), in: fromClient(1, ack1), what: packet.Pass, why: packet.NotSYN},
+		}},
+		{"serve: its flows go on as long as packets come", serve, []step{
+			{note: "data", at: 10 * s, edit: none, in: fromClient(1, ack1), want: toServer(rs2, 1, ack1), flows: "1>10.0.0.2 established 900"},
+			{note: "reply", at: 10 * s, in: fromServer(rs2, 1), want: toClient(1)},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			play(t, tt.d, append(established(tt.d), tt.steps...))
+		})
+	}
+}
