@@ -185,14 +185,30 @@ func (d *Director) setIPVS(name string) bool {
 	case "sloppy_tcp", "sloppy_sctp", "secure_tcp", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template",
 		"schedule_icmp", "nat_icmp_send":
 		return d.apply() == nil
-	case "pmtu_disc", "drop_packet", "drop_entry", "am_droprate", "cache_bypass", "snat_reroute", "conntrack",
+	case "drop_packet", "drop_entry", "am_droprate":
+		return d.balancer.SetDefence(d.defence()) == nil
+	case "pmtu_disc", "cache_bypass", "snat_reroute", "conntrack",
 		"run_estimation", "sync_threshold", "amemthresh", "backup_only", "ignore_tunneled":
 		return true
 	}
 	return false
 }
 
-// marks notes what the packets of a vector with a firewall mark are sent to.
+// defence is what the sysctls say of floods. Memory is ample here, so that only
+// what is always on acts.
+func (d *Director) defence() lb.Defence {
+	mode := func(name string) lb.DefenceMode {
+		if number(d.sysctl["net.ipv4.vs."+name]) == 3 {
+			return lb.DefenceAlways
+		}
+		return lb.DefenceOff
+	}
+	return lb.Defence{
+		DropEntry: mode("drop_entry"), DropPacket: mode("drop_packet"), DropRate: number(d.sysctl["net.ipv4.vs.am_droprate"]),
+	}
+}
+
+// mark notes what the packets of a vector with a firewall mark are sent to.
 func (d *Director) mark(dst netip.AddrPort, proto uint8) {
 	l := lb.Listen{VIP: dst.Addr(), FirstPort: dst.Port(), Proto: proto}
 	for _, m := range d.marked {
