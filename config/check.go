@@ -17,6 +17,7 @@ func (fs *faults) check(o Options) {
 	fs.checkAddresses()
 	fs.checkLAN()
 	fs.between("limits.flows", fs.cfg.Limits.Flows, 1, maxFlows)
+	fs.between("limits.answers", fs.cfg.Limits.Answers, 0, maxAnswers)
 	fs.checkTimeouts("timeouts", &fs.cfg.Timeouts, new(Timeouts))
 	fs.checkPolicy("policy", &fs.cfg.Policy, nil)
 	fs.checkDefence()
@@ -26,9 +27,10 @@ func (fs *faults) check(o Options) {
 }
 
 const (
-	maxFlows  = 1 << 28 // entries are counted in 32 bits, with room for two keys a flow
-	maxQueues = 64      // more threads than a director has cores only contend
-	maxWeight = 65535   // as ipvsadm
+	maxFlows   = 1 << 28   // entries are counted in 32 bits, with room for two keys a flow
+	maxAnswers = 1_000_000 // one a microsecond
+	maxQueues  = 64        // more threads than a director has cores only contend
+	maxWeight  = 65535     // as ipvsadm
 
 	minTable = 256   // those below are the kernel's
 	maxTable = 32756 // its ten rules come before the kernel's rule for the table main, 32766

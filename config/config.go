@@ -96,7 +96,8 @@ const (
 
 // Limits bound what the director uses.
 type Limits struct {
-	Flows int `mapstructure:"flows"` // most flows at one time
+	Flows   int `mapstructure:"flows"`   // most flows at one time
+	Answers int `mapstructure:"answers"` // most answers of uvs's own a second, of each kind and by each queue; 0: no limit
 }
 
 // Defence is what is given up so that the director survives a flood.
@@ -135,7 +136,7 @@ func Default() Config {
 		Node:     node,
 		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto, Table: 9740},
 		LAN:      LAN{Announce: AnnounceAuto},
-		Limits:   Limits{Flows: 4_000_000},
+		Limits:   Limits{Flows: 4_000_000, Answers: 1000},
 		Timeouts: defaultTimeouts(),
 		Policy:   defaultPolicy(),
 		Defence:  Defence{DropEntry: DefenceOff, DropPacket: DefenceOff, SecureTCP: DefenceOff, DropRate: 10, FreeFlows: 10, FreeMemory: 64},

@@ -18,7 +18,7 @@ addresses:
   tunnel_source: [192.0.2.11, "2001:db8::11"]
   fullnat_pool: [198.51.100.0/29, "2001:db8:f::/124"]
 lan: {announce: off, interfaces: [eth0, eth1]}
-limits: {flows: 1000}
+limits: {flows: 1000, answers: 500}
 timeouts: {tcp: 10m, tcp_fin: 30s, udp: 1m, tcp_syn_recv: 5s, sctp_closed: 2s}
 defence: {drop_entry: auto, drop_packet: always, secure_tcp: auto, drop_rate: 4, free_flows: 20, free_memory: 128}
 policy:
@@ -57,13 +57,13 @@ services:
     scheduler_flags: [flag-3]
     slow_start: 30s
     maglev: {slots: 251, fields: [src, src_port], key: secret, max_load: 125}
-    tunnel: {type: gue, port: 6081, checksum: true}
+    tunnel: {type: gue, port: 6081, checksum: true, pmtu_discovery: false}
     on_no_server: reset
     announce: false
     bgp: {communities: ["65011:9"], local_preference: 300, med: 20, prepend: 2, peers: [eth0]}
     health: {type: none}
     timeouts: {tcp: 5s}
-    policy: {sloppy: false, reuse: 0, removed: reset, drain: 0s, clamp_mss: 0}
+    policy: {sloppy: false, reuse: 0, removed: reset, drain: 0s, clamp_mss: auto}
     real_servers:
       - {address: 192.0.2.21, weight: 0}
       - {address: "2001:db8::22", mode: dr}
@@ -73,7 +73,7 @@ const fullTOML = `
 node = "lb1"
 device = {name = "lb0", queues = 4, egress = "link", offload = "off", table = 1000}
 lan = {announce = "off", interfaces = ["eth0", "eth1"]}
-limits = {flows = 1000}
+limits = {flows = 1000, answers = 500}
 timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_closed = "2s"}
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
@@ -119,13 +119,13 @@ scheduler = "maglev"
 scheduler_flags = ["flag-3"]
 slow_start = "30s"
 maglev = {slots = 251, fields = ["src", "src_port"], key = "secret", max_load = 125}
-tunnel = {type = "gue", port = 6081, checksum = true}
+tunnel = {type = "gue", port = 6081, checksum = true, pmtu_discovery = false}
 on_no_server = "reset"
 announce = false
 bgp = {communities = ["65011:9"], local_preference = 300, med = 20, prepend = 2, peers = ["eth0"]}
 health = {type = "none"}
 timeouts = {tcp = "5s"}
-policy = {sloppy = false, reuse = 0, removed = "reset", drain = "0s", clamp_mss = 0}
+policy = {sloppy = false, reuse = 0, removed = "reset", drain = "0s", clamp_mss = "auto"}
 real_servers = [{address = "192.0.2.21", weight = 0}, {address = "2001:db8::22", mode = "dr"}]
 `
 
@@ -134,7 +134,7 @@ const fullJSON = `{
 "device": {"name": "lb0", "queues": 4, "egress": "link", "offload": "off", "table": 1000},
 "addresses": {"tunnel_source": ["192.0.2.11", "2001:db8::11"], "fullnat_pool": ["198.51.100.0/29", "2001:db8:f::/124"]},
 "lan": {"announce": "off", "interfaces": ["eth0", "eth1"]},
-"limits": {"flows": 1000},
+"limits": {"flows": 1000, "answers": 500},
 "timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m", "tcp_syn_recv": "5s", "sctp_closed": "2s"},
 "defence": {"drop_entry": "auto", "drop_packet": "always", "secure_tcp": "auto", "drop_rate": 4, "free_flows": 20, "free_memory": 128},
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
@@ -152,11 +152,11 @@ const fullJSON = `{
   "listen": ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"],
   "mode": "tun", "scheduler": "maglev", "scheduler_flags": ["flag-3"], "slow_start": "30s",
   "maglev": {"slots": 251, "fields": ["src", "src_port"], "key": "secret", "max_load": 125},
-  "tunnel": {"type": "gue", "port": 6081, "checksum": true},
+  "tunnel": {"type": "gue", "port": 6081, "checksum": true, "pmtu_discovery": false},
   "on_no_server": "reset", "announce": false,
   "bgp": {"communities": ["65011:9"], "local_preference": 300, "med": 20, "prepend": 2, "peers": ["eth0"]}, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
-  "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "drain": "0s", "clamp_mss": 0},
+  "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "drain": "0s", "clamp_mss": "auto"},
   "real_servers": [{"address": "192.0.2.21", "weight": 0}, {"address": "2001:db8::22", "mode": "dr"}]
 }]}`
 
@@ -168,13 +168,13 @@ var fullConfig = &Config{
 		FullNATPool:  []netip.Prefix{netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("2001:db8:f::/124")},
 	},
 	LAN:      LAN{Announce: AnnounceOff, Interfaces: []string{"eth0", "eth1"}},
-	Limits:   Limits{Flows: 1000},
+	Limits:   Limits{Flows: 1000, Answers: 500},
 	Timeouts: fullTimeouts(10 * time.Minute),
 	Defence:  Defence{DropEntry: DefenceAuto, DropPacket: DefenceAlways, SecureTCP: DefenceAuto, DropRate: 4, FreeFlows: 20, FreeMemory: 128},
 	Policy: Policy{
 		OnePacket: new(true), Sloppy: new(true), SecureTCP: new(true), Reuse: new(3), Removed: new(RemovedKeep),
 		Drain: new(30 * time.Second), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
-		AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(1400),
+		AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(MSS(1400)),
 	},
 	Admin: Admin{Socket: "/tmp/uvs.sock", Listen: netip.MustParseAddrPort("[::1]:9999")},
 	BGP: BGP{
@@ -201,18 +201,18 @@ var fullConfig = &Config{
 		},
 		Mode: TUN, Scheduler: "maglev", SchedulerFlags: []string{"flag-3"}, SlowStart: 30 * time.Second,
 		Maglev:     Maglev{Slots: 251, Fields: []string{"src", "src_port"}, Key: "secret", MaxLoad: 125},
-		Tunnel:     Tunnel{Type: GUE, Port: 6081, Checksum: true},
+		Tunnel:     Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)},
 		OnNoServer: AnswerReset,
 		BGP:        ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"},
 		Timeouts: fullTimeouts(5 * time.Second),
 		Policy: Policy{
 			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset),
 			Drain: new(time.Duration(0)), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
-			AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(0),
+			AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(AutoMSS),
 		},
 		RealServers: []RealServer{
-			{Address: netip.MustParseAddrPort("192.0.2.21:0"), Weight: 0, Mode: TUN, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true}},
-			{Address: netip.MustParseAddrPort("[2001:db8::22]:0"), Weight: 1, Mode: DR, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true}},
+			{Address: netip.MustParseAddrPort("192.0.2.21:0"), Weight: 0, Mode: TUN, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)}},
+			{Address: netip.MustParseAddrPort("[2001:db8::22]:0"), Weight: 1, Mode: DR, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)}},
 		},
 	}},
 }

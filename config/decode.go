@@ -133,6 +133,7 @@ var (
 	expectType     = reflect.TypeFor[Expect]()
 	healthType     = reflect.TypeFor[Health]()
 	listenType     = reflect.TypeFor[Listen]()
+	mssType        = reflect.TypeFor[MSS]()
 	peerType       = reflect.TypeFor[Peer]()
 	prefixType     = reflect.TypeFor[netip.Prefix]()
 	queuesType     = reflect.TypeFor[Queues]()
@@ -179,6 +180,15 @@ func convert(from, to reflect.Value) (any, error) {
 		if n, err := wholeNumber(from); err == nil {
 			return strconv.Itoa(n), nil
 		}
+	case mssType:
+		if from.Kind() == reflect.String && from.String() == "auto" {
+			return int(AutoMSS), nil
+		}
+		n, err := wholeNumber(from)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf(`must be "auto" or a number of bytes, is %v`, describe(from))
+		}
+		return n, nil
 	case queuesType:
 		if from.Kind() == reflect.String && from.String() == "auto" {
 			return 0, nil

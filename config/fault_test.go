@@ -80,7 +80,7 @@ func TestParseRefuses(t *testing.T) {
 
 		// Sections.
 		{name: "values out of range",
-			raw: "device: {queues: 65, egress: both, offload: on, table: 254}\nlan: {announce: on}\nlimits: {flows: 0}\ntimeouts: {tcp: 1ms, udp: -5s}\n",
+			raw: "device: {queues: 65, egress: both, offload: on, table: 254}\nlan: {announce: on}\nlimits: {flows: 0, answers: -1}\ntimeouts: {tcp: 1ms, udp: -5s}\n",
 			want: []string{
 				"device.queues: 65 is out of range, 1 to 64",
 				`device.egress: "both" is none of auto, kernel, link`,
@@ -88,6 +88,7 @@ func TestParseRefuses(t *testing.T) {
 				"device.table: 254 is out of range, 256 to 32756",
 				`lan.announce: "on" is none of auto, off`,
 				"limits.flows: 0 is out of range, 1 to 268435456",
+				"limits.answers: -1 is out of range, 0 to 1000000",
 				"timeouts.tcp: 1ms is out of range, 1s to 744h0m0s",
 				"timeouts.udp: -5s is out of range, 1s to 744h0m0s",
 			}},
@@ -98,7 +99,7 @@ func TestParseRefuses(t *testing.T) {
 				web + "policy.forget: unknown key",
 				"policy.reuse: 4 is out of range, 0 to 3",
 				`policy.removed: "gone" is none of serve, keep, reschedule, reset`,
-				"policy.clamp_mss: 100 is out of range, 536 to 65535, or 0 for off",
+				"policy.clamp_mss: 100 is out of range, 536 to 65535, or auto, or 0 for off",
 				web + "policy.reuse: 5 is out of range, 0 to 3",
 				web + "policy.drain: -1s is out of range, 0s to 744h0m0s",
 			}},

@@ -18,8 +18,14 @@ type Policy struct {
 	ScheduleICMP            *bool          `mapstructure:"schedule_icmp"`
 	AnswerUnknownReplies    *bool          `mapstructure:"answer_unknown_replies"`
 	ResetExpired            *bool          `mapstructure:"reset_expired"`
-	ClampMSS                *int           `mapstructure:"clamp_mss"` // bytes; 0: off
+	ClampMSS                *MSS           `mapstructure:"clamp_mss"`
 }
+
+// MSS is the largest MSS in bytes that a SYN passes on; 0: any.
+type MSS int
+
+// AutoMSS, written "auto", is what fits the path to the real server.
+const AutoMSS MSS = -1
 
 // Removed is what becomes of the flows of a removed real server.
 type Removed string
@@ -51,7 +57,7 @@ func defaultPolicy() Policy {
 		ScheduleICMP:            new(false),
 		AnswerUnknownReplies:    new(false),
 		ResetExpired:            new(false),
-		ClampMSS:                new(0),
+		ClampMSS:                new(MSS(0)),
 	}
 }
 
@@ -80,7 +86,7 @@ func (fs *faults) checkPolicy(path string, p, from *Policy) {
 	if d := *p.Drain; p.Drain != from.Drain && (d < 0 || d > maxTimeout) {
 		fs.add(path+".drain", "%v is out of range, 0s to %v", d, maxTimeout)
 	}
-	if mss := *p.ClampMSS; p.ClampMSS != from.ClampMSS && mss != 0 && (mss < minMSS || mss > maxMSS) {
-		fs.add(path+".clamp_mss", "%d is out of range, %d to %d, or 0 for off", mss, minMSS, maxMSS)
+	if mss := *p.ClampMSS; p.ClampMSS != from.ClampMSS && mss != 0 && mss != AutoMSS && (mss < minMSS || mss > maxMSS) {
+		fs.add(path+".clamp_mss", "%d is out of range, %d to %d, or auto, or 0 for off", mss, minMSS, maxMSS)
 	}
 }

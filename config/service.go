@@ -61,7 +61,15 @@ type Tunnel struct {
 	Type     TunnelType `mapstructure:"type"`
 	Port     int        `mapstructure:"port"`     // GUE: destination port
 	Checksum bool       `mapstructure:"checksum"` // GUE: UDP checksum; GRE: checksum field
+
+	// PMTUDiscovery says what becomes of an IPv4 packet that is too large for
+	// the tunnel and may not be fragmented: nil or true refuses it, false
+	// fragments the outer packet (IPVS: sysctl pmtu_disc).
+	PMTUDiscovery *bool `mapstructure:"pmtu_discovery"`
 }
+
+// Fragments says whether outer packets may always be fragmented.
+func (t *Tunnel) Fragments() bool { return t.PMTUDiscovery != nil && !*t.PMTUDiscovery }
 
 // TunnelType is a kind of encapsulation.
 type TunnelType string

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -14,7 +15,8 @@ import (
 func (fs *faults) inherit() {
 	for i := range fs.cfg.Services {
 		s := &fs.cfg.Services[i]
-		s.Tunnel.inherit(Tunnel{Type: IPIP})
+		s.Tunnel.Type = cmp.Or(s.Tunnel.Type, IPIP)
+		s.Tunnel.inherit(Tunnel{})
 		s.Health.inherit()
 		for j := range s.RealServers {
 			rs := &s.RealServers[j]

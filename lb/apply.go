@@ -68,6 +68,7 @@ func (b *Balancer) Apply(c Config) error {
 	}
 	b.servers.byID.Store(&byID) // before the services that pick from it
 	b.state.Store(next)
+	b.setOrigins()
 	b.takeBack()
 	return nil
 }
@@ -102,6 +103,9 @@ func (b *Balancer) UpdateService(c ServiceConfig) error {
 	for k := range c.Listens[0].keys {
 		b.state.Load().listens[k].Store(s)
 		break // all listens lead to one place
+	}
+	if s.policy.AnswerUnknownReplies || was.policy.AnswerUnknownReplies {
+		b.setOrigins()
 	}
 	if was.calls() || s.calls() {
 		b.state.Load().findCallers()
@@ -217,6 +221,7 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		MaxFlows:   c.MaxFlows,
 		MinFlows:   c.MinFlows,
 		service:    s,
+		answerFrom: addrOf(c.AnswerFrom),
 	}
 	for _, i := range known[rs.Endpoint] {
 		was := a.servers[i]

@@ -17,7 +17,12 @@ type Options struct {
 	Queues int // how many Queues handle packets; 0: 1
 	Flows  int // limit of the flow table; 0: 4 million
 
-	// EveryAnswer sends ICMP errors without a limit, as Linux does with the
+	// Answers is how many ICMP errors each queue sends in a second in the long
+	// run, and how many resets and answers to pings; 0: 1000, as Linux sends
+	// ICMP errors.
+	Answers int
+
+	// EveryAnswer sends all of them without a limit, as Linux does with the
 	// sysctl icmp_msgs_per_sec at its largest. For tests and offline use: an
 	// attacker can have a live director answer to anybody.
 	EveryAnswer bool
@@ -41,6 +46,7 @@ type Balancer struct {
 	servers *registry
 	queues  []*Queue
 	state   atomic.Pointer[snapshot] // never nil
+	origins atomic.Pointer[origins]  // of state; never nil
 
 	defence defence
 	sampled time.Duration // when the rates were brought up to date; Tick's own
@@ -66,6 +72,9 @@ func New(o Options) (*Balancer, error) {
 	if o.Queues < 0 {
 		return nil, fmt.Errorf("%d queues", o.Queues)
 	}
+	if o.Answers < 0 {
+		return nil, fmt.Errorf("%d answers a second", o.Answers)
+	}
 	b := &Balancer{
 		servers:  newRegistry(),
 		accounts: map[string]*account{},
@@ -82,8 +91,9 @@ func New(o Options) (*Balancer, error) {
 	}
 	b.table.offload = o.Offload
 	b.state.Store(new(snapshot))
+	b.origins.Store(new(origins))
 	for i := range o.Queues {
-		b.queues = append(b.queues, &Queue{b: b, index: i, answers: answers{unlimited: o.EveryAnswer}})
+		b.queues = append(b.queues, &Queue{b: b, index: i, errors: newAnswers(&o), replies: newAnswers(&o)})
 	}
 	return b, nil
 }

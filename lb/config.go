@@ -46,6 +46,11 @@ type RealServerConfig struct {
 	Weight  int            // 0: gets no new flows
 	Mode    Mode           // built for this service and real server by modes.New
 
+	// AnswerFrom is the address of the director's from which the real server is
+	// answered where Policy.AnswerUnknownReplies says so; without one it is the
+	// address that the real server sent to.
+	AnswerFrom netip.Addr
+
 	// MaxFlows is the number of flows from which on no scheduler chooses the
 	// real server (0: none), until they are fewer than MinFlows, or, where that
 	// is 0, than three quarters. MinFlows is not above MaxFlows.

@@ -18,7 +18,8 @@ type Queue struct {
 	index int
 	_     [64]byte // the counters share no cache line with another queue's
 	queueCounters
-	answers answers
+	errors  answers        // ICMP errors
+	replies answers        // resets, and what the netstack answers
 	flow    Flow           // of the packet under way
 	rewrite packet.Rewrite // of the packet under way
 	_       [64]byte
@@ -59,17 +60,24 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 	default:
 		q.hit.add(1)
-		return q.turnAway(p, o)
+		return q.turnAway(p, o, now)
 	}
 	f.Server.traffic[q.index].count(p, d)
+	if ev == tcpSYN {
+		if mss := f.Server.service.policy.ClampMSS; mss != 0 {
+			q.clamp(p, f, mss)
+		}
+	}
 	return q.forward(p, f, d, now)
 }
 
 // turnAway handles a packet of a flow whose removed real server is not to get
 // it.
-func (q *Queue) turnAway(p *packet.Packet, o outcome) (packet.Verdict, packet.Reason) {
-	if o == refused && p.ReplyReset() {
-		return packet.Send, packet.ServerRemoved
+func (q *Queue) turnAway(p *packet.Packet, o outcome, now time.Duration) (packet.Verdict, packet.Reason) {
+	if o == refused {
+		if v, why, ok := q.reset(p, now, packet.ServerRemoved); ok {
+			return v, why
+		}
 	}
 	return packet.Drop, packet.ServerRemoved
 }
@@ -81,17 +89,23 @@ func (q *Queue) notBalanced(p *packet.Packet, now time.Duration) (packet.Verdict
 	switch {
 	case s.isVIP(t):
 		if p.IsICMPError() || t.Proto == packet.ICMPv4 || t.Proto == packet.ICMPv6 {
-			return packet.Pass, packet.OK
+			return q.up(p, now, packet.OK)
 		}
-		return packet.Pass, packet.NoService
+		return q.up(p, now, packet.NoService)
 	case s.isLocal(t):
 		// The real server's flow has ended here. A reset ends it there too.
-		if t.Proto == packet.TCP && !p.IsICMPError() && p.ReplyReset() {
-			return packet.Send, packet.NotSYN
+		if v, why, ok := q.reset(p, now, packet.NotSYN); ok {
+			return v, why
 		}
 		return packet.Drop, packet.NoService
 	}
 	if v, why, ok := q.call(s, p, now); ok {
+		return v, why
+	}
+	if v, why, ok := q.tunnelError(p, now); ok {
+		return v, why
+	}
+	if v, why, ok := q.unknownReply(p, now); ok {
 		return v, why
 	}
 	return packet.Return, packet.OK
@@ -101,15 +115,15 @@ func (q *Queue) notBalanced(p *packet.Packet, now time.Duration) (packet.Verdict
 // verdict is Send then and the packet goes on; any other is final.
 func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration) (packet.Verdict, packet.Reason) {
 	svc := q.b.state.Load().find(&p.Tuple)
-	if svc == nil || ev == eventPeek {
+	if svc == nil || ev == eventPeek && !svc.policy.ScheduleICMP {
 		return q.notBalanced(p, now)
 	}
-	if !ev.opens(svc.policy.Sloppy) {
+	if ev != eventPeek && !ev.opens(svc.policy.Sloppy) {
 		q.missNonSYN.add(1)
 		if ev == eventKeep {
 			return packet.Drop, packet.NotSYN // a later fragment says nothing without its first, nor does half a header
 		}
-		return packet.Pass, packet.NotSYN // the netstack knows what to answer
+		return q.up(p, now, packet.NotSYN) // the netstack knows what to answer
 	}
 	q.missSYN.add(1)
 	var why packet.Reason
@@ -166,31 +180,6 @@ func (q *Queue) pass(f Flow, c choice) (Flow, packet.Reason) {
 	return f, packet.OK
 }
 
-// refuse tells a client that no real server takes its flow.
-func (q *Queue) refuse(p *packet.Packet, how OnNoServer, now time.Duration) (packet.Verdict, packet.Reason) {
-	switch {
-	case how == AnswerDrop:
-	case how == AnswerReset && p.Tuple.Proto == packet.TCP:
-		if p.ReplyReset() {
-			return packet.Send, packet.NoRealServer
-		}
-	default:
-		return q.answer(p, packet.PortUnreachable, 0, now, packet.NoRealServer)
-	}
-	return packet.Drop, packet.NoRealServer
-}
-
-// answer turns p into an ICMP error from the address that it was sent to.
-func (q *Queue) answer(p *packet.Packet, kind packet.ErrorKind, mtu int, now time.Duration, why packet.Reason) (packet.Verdict, packet.Reason) {
-	if !q.answers.take(now) {
-		return packet.Drop, packet.RateLimited
-	}
-	if !p.ReplyError(p.Tuple.Dst, kind, mtu) {
-		return packet.Drop, why
-	}
-	return packet.Send, why
-}
-
 // forward rewrites p as a packet of f.
 func (q *Queue) forward(p *packet.Packet, f *Flow, d Direction, now time.Duration) (packet.Verdict, packet.Reason) {
 	rw := &q.rewrite
@@ -200,58 +189,14 @@ func (q *Queue) forward(p *packet.Packet, f *Flow, d Direction, now time.Duratio
 		return packet.Drop, packet.NoReplyPath
 	}
 	if mtu := f.Server.PathMTU(); d == Request && mtu > 0 {
-		if growth := growth(rw, p.Tuple.Family); p.SegmentLen()+growth > mtu && p.DontFragment() {
-			v, why := q.answer(p, packet.PacketTooBig, mtu-growth, now, packet.TooBig)
-			if v == packet.Send && f.Server.oneSided {
-				f.Server.traffic[q.index].count(p, Reply) // as in IPVS, where no other reply counts
+		if room := roomFor(rw, p.Tuple.Family, mtu); p.SegmentLen() > room || room < leastMTU6 {
+			if v, why, final := q.squeeze(p, f, rw, room, mtu, now); final {
+				return v, why
 			}
-			return v, why
 		}
 	}
 	if why := rw.Apply(p); why != packet.OK {
 		return packet.Drop, why
 	}
 	return packet.Send, packet.OK
-}
-
-// growth is how many bytes longer, or shorter, rw makes a packet.
-func growth(rw *packet.Rewrite, family uint8) int {
-	n := rw.Encap.Overhead()
-	if to := rw.Dst.Family; to != 0 && to != family {
-		if to == packet.IPv6 {
-			return n + 20
-		}
-		return n - 20
-	}
-	return n
-}
-
-// answers limits the ICMP errors of one queue to those that Linux sends
-// (icmp_msgs_per_sec, icmp_msgs_burst): a token bucket.
-type answers struct {
-	spent  int           // tokens that the bucket lacks
-	filled time.Duration // when spent was right
-
-	unlimited bool
-}
-
-const (
-	answersPerSecond = 1000
-	answersBurst     = 50
-)
-
-func (a *answers) take(now time.Duration) bool {
-	if a.unlimited {
-		return true
-	}
-	const each = time.Second / answersPerSecond
-	if n := (now - a.filled) / each; n > 0 {
-		a.spent = max(0, a.spent-int(n))
-		a.filled += n * each
-	}
-	if a.spent == answersBurst {
-		return false
-	}
-	a.spent++
-	return true
 }

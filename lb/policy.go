@@ -57,7 +57,9 @@ type Policy struct {
 	// since, ends silently.
 	ResetExpired bool
 
-	// ClampMSS is the largest MSS in bytes that a SYN passes on; 0 leaves it.
+	// ClampMSS is the largest MSS in bytes that a SYN passes on, in both
+	// directions as far as they cross the director; 0 leaves it. ClampAuto is
+	// what fits the path to the real server.
 	ClampMSS int
 }
 
@@ -122,8 +124,8 @@ func (p *Policy) check() error {
 		return fmt.Errorf("policy: removed %d is not known", p.Removed)
 	case p.Drain < 0 || p.Drain > maxTimeout:
 		return fmt.Errorf("policy: drain %v is not within 0 and %v", p.Drain, maxTimeout)
-	case p.ClampMSS < 0 || p.ClampMSS > maxMSS:
-		return fmt.Errorf("policy: MSS %d is not within 0 and %d", p.ClampMSS, maxMSS)
+	case p.ClampMSS < ClampAuto || p.ClampMSS > maxMSS:
+		return fmt.Errorf("policy: MSS %d is not within 0 and %d, nor ClampAuto", p.ClampMSS, maxMSS)
 	}
 	return nil
 }

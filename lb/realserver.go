@@ -26,6 +26,8 @@ type RealServer struct {
 	removed, replaced bool
 	fates             [2]fate // of flows with IPv4 and IPv6 clients, if removed
 
+	answerFrom packet.Addr // see RealServerConfig.AnswerFrom
+
 	service *service // the service as it is, or as it was when it was removed
 	*record
 	*load

@@ -33,7 +33,7 @@ func newTUN(o *Options) (lb.Mode, error) {
 	if dip.Is4() != rip.Is4() {
 		return nil, fmt.Errorf("tun cannot send from %v to the other address family", dip)
 	}
-	m := tun{packet.Encap{Kind: o.Tunnel.Kind, Checksum: o.Tunnel.Checksum}}
+	m := tun{packet.Encap{Kind: o.Tunnel.Kind, Checksum: o.Tunnel.Checksum, Fragment: o.Tunnel.Fragment}}
 	m.encap.Src, m.encap.Family = packet.AddrFrom(dip)
 	m.encap.Dst, _ = packet.AddrFrom(rip)
 	switch m.encap.Kind {

@@ -21,7 +21,8 @@ const (
 // first. TooBig says that no IP packet is as long as the result.
 //
 // The outer header copies from the inner one TTL and class (but CE becomes
-// ECT(0), RFC 6040 section 4.1) and DF. Its flow label is zero.
+// ECT(0), RFC 6040 section 4.1) and, unless Encap.Fragment is set, DF. Its flow
+// label is zero.
 func (p *Packet) Prepend() Reason {
 	e := &p.Encap
 	n := e.Overhead()
@@ -57,7 +58,7 @@ func (p *Packet) Prepend() Reason {
 	switch {
 	case e.Family == IPv6:
 		putHeader6(b, total-40, tos, ttl, proto, &e.Src, &e.Dst)
-	case p.family == IPv4 && inner[6]&0x40 != 0:
+	case p.family == IPv4 && inner[6]&0x40 != 0 && !e.Fragment:
 		putHeader4(b, total, tos, ttl, proto, 0, dontFragment, &e.Src, &e.Dst)
 	default:
 		putHeader4(b, total, tos, ttl, proto, ident(&e.Src, &e.Dst), 0, &e.Src, &e.Dst)

@@ -24,6 +24,7 @@ const (
 	NoPort                  // the FullNAT pool has no port left for this real server
 	TableFull               // the flow table is at its limit
 	NotSYN                  // a TCP or SCTP packet that no flow has and that may not start one
+	NoFlow                  // a real server's packet that belongs to no flow
 	TooBig                  // does not fit the path to the real server and may not be fragmented
 	PathTooSmall            // the path to the real server carries less than a tunnel needs for the smallest packets
 	CannotTranslate         // cannot be carried to the other address family or through NAT
@@ -47,7 +48,7 @@ const NumReasons = int(numReasons)
 var reasonNames = [NumReasons]string{
 	"ok", "truncated", "bad_version", "bad_header", "bad_ip_checksum", "bad_checksum", "bad_source", "too_many_headers",
 	"bad_vnet", "fragment_overflow", "fragment_timeout", "fragment_overlap", "fragment_repeated", "no_service", "no_real_server",
-	"no_port", "table_full", "not_syn", "too_big", "path_too_small", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
+	"no_port", "table_full", "not_syn", "no_flow", "too_big", "path_too_small", "cannot_translate", "no_reply_path", "bad_icmp", "no_route",
 	"no_neighbour", "queue_full", "send_failed", "bad_tunnel", "overload", "rate_limited", "no_call_id",
 	"server_removed",
 }

@@ -143,7 +143,7 @@ func policy(p *config.Policy) lb.Policy {
 		ScheduleICMP:            *p.ScheduleICMP,
 		AnswerUnknownReplies:    *p.AnswerUnknownReplies,
 		ResetExpired:            *p.ResetExpired,
-		ClampMSS:                *p.ClampMSS,
+		ClampMSS:                int(*p.ClampMSS),
 	}
 }
 
@@ -209,6 +209,7 @@ func newMode(cfg *config.Config, listens []lb.Listen, rs *config.RealServer, tun
 			Kind:     tunnelKinds[rs.Tunnel.Type],
 			Port:     uint16(rs.Tunnel.Port),
 			Checksum: rs.Tunnel.Checksum,
+			Fragment: rs.Tunnel.Fragments(),
 		}
 		var err error
 		if o.Tunnel.Source, err = sourceOf(cfg, rs.Address.Addr(), tunnelSource); err != nil {

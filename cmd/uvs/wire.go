@@ -103,7 +103,7 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	}
 	d.onClose(d.closeHost)
 
-	balance := lb.Options{Queues: queues, Flows: cfg.Limits.Flows, Memory: host.FreeMemory, OnDefence: d.defended}
+	balance := lb.Options{Queues: queues, Flows: cfg.Limits.Flows, Answers: cfg.Limits.Answers, EveryAnswer: cfg.Limits.Answers == 0, Memory: host.FreeMemory, OnDefence: d.defended}
 	if d.lane, d.laneOff, err = openLane(cfg, d.host, log); err != nil {
 		return nil, err
 	}

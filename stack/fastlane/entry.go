@@ -32,8 +32,8 @@ const (
 var _ = [1]struct{}{}[packet.NoEncap-0|packet.IPIP-1|packet.GUE-2|packet.GRE-3]
 
 // Carries says whether the lane can do r to packets of family and proto.
-// Checksums of outer headers cover what the program cannot sum, and headers of
-// one family are not made into the other's.
+// Checksums of outer headers cover what the program cannot sum, it fragments
+// nothing, and headers of one family are not made into the other's.
 func Carries(r *packet.Rewrite, family, proto uint8) bool {
 	if r.None || proto != packet.TCP && proto != packet.UDP {
 		return false
@@ -44,7 +44,7 @@ func Carries(r *packet.Rewrite, family, proto uint8) bool {
 		}
 	}
 	moved := r.Src.Family|r.Dst.Family != 0
-	return r.Encap.Kind == packet.NoEncap || !r.Encap.Checksum && !moved
+	return r.Encap.Kind == packet.NoEncap || !r.Encap.Checksum && !r.Encap.Fragment && !moved
 }
 
 // value is the entry as the program reads it.
