@@ -52,9 +52,10 @@ func (b *Balancer) Apply(c Config) error {
 			for k := range l.keys {
 				next.listens[k] = p
 				next.vips[vipKey{k.vip, k.family}] = struct{}{}
-				if k.port == ftp && k.proto == packet.TCP {
-					next.ftp[vipKey{k.vip, k.family}] = p
-				}
+			}
+			if l.isFTP() {
+				vip, family := packet.AddrFrom(l.VIP)
+				next.ftp[vipKey{vip, family}] = p
 			}
 		}
 	}
@@ -153,6 +154,7 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 		lifetimes:  c.Timeouts.lifetimes(),
 		policy:     c.Policy,
 	}
+	s.persistent = newPersistent(c.Persistence, a.id)
 	before := b.byName[c.Name]
 	if before == nil {
 		before = new(service)
@@ -181,7 +183,7 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 			s.set = slices.Insert(s.set, 0, b.buildRealServer(rc, s, a, known, byID))
 		}
 	}
-	if s.persistent = newPersistent(c.Persistence, a.id); s.persistent != nil {
+	if s.persistent != nil {
 		s.byEndpoint = s.endpoints()
 	}
 	s.v4 = s.scheduler(packet.IPv4, c.Scheduler, before.v4)
@@ -222,11 +224,12 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		MinFlows:   c.MinFlows,
 		service:    s,
 		answerFrom: addrOf(c.AnswerFrom),
+		mapped:     s.mapped(),
 	}
 	for _, i := range known[rs.Endpoint] {
 		was := a.servers[i]
 		rs.load = was.load
-		if reflect.DeepEqual(was.Mode, rs.Mode) {
+		if was.mapsAs(rs.mapped) && reflect.DeepEqual(was.Mode, rs.Mode) {
 			rs.record = was.record
 			rs.setThresholds(rs.MaxFlows, rs.MinFlows)
 			rs.Mode = was.Mode

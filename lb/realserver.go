@@ -2,6 +2,7 @@ package lb
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"github.com/uvs-project/uvs/packet"
@@ -20,6 +21,10 @@ type RealServer struct {
 	// LastWeight is Weight or, where that is 0, the latest that was not, as far
 	// back as the configurations have the real server without a gap.
 	LastWeight int
+
+	// mapped are the listens whose ports become the real server's; nil: every
+	// port does. It lasts as long as the record, since flows are found by it.
+	mapped []Listen
 
 	// Of one that is not in its service's set: removed from it, or there in
 	// another mode and replaced by that for new flows.
@@ -128,12 +133,36 @@ func (l *load) InactiveFlows() int64 { return max(0, l.flows.Load()-l.active.Loa
 func (r *record) PathMTU() int { return int(r.pathMTU.Load()) }
 
 // DestinationPort is the port of the real server for a client that asked for
-// port.
+// port. With persistence a real server's port stands for those that its
+// service names; those that it takes besides stay (ip_vs_sched_persist).
 func (r *RealServer) DestinationPort(port uint16) uint16 {
-	if r.Endpoint.Port != 0 {
+	if r.Endpoint.Port == 0 {
+		return port
+	}
+	if r.mapped == nil {
 		return r.Endpoint.Port
 	}
+	for _, l := range r.mapped {
+		if first, last := l.ports(); first <= port && port <= last {
+			return r.Endpoint.Port
+		}
+	}
 	return port
+}
+
+// mapped is what RealServer.mapped is for the real servers of s: only a
+// persistent service on every port, or on FTP's, takes ports that it does not
+// name.
+func (s *service) mapped() []Listen {
+	if s.persistent == nil || !slices.ContainsFunc(s.listens, func(l Listen) bool { return l.FirstPort == 0 || l.isFTP() }) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(s.listens), func(l Listen) bool { return l.FirstPort == 0 })
+}
+
+// mapsAs says whether a record whose real server has mapped may go on with m.
+func (r *RealServer) mapsAs(m []Listen) bool {
+	return (r.mapped == nil) == (m == nil) && slices.Equal(r.mapped, m)
 }
 
 // A registry finds real servers by id. Its slice is replaced whole by Apply

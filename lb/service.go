@@ -106,6 +106,12 @@ const (
 	ftpData = 20
 )
 
+// isFTP says whether l is on FTP's port alone.
+func (l Listen) isFTP() bool {
+	first, last := l.ports()
+	return l.Proto == packet.TCP && first == ftp && last == ftp
+}
+
 // find is the service that a request belongs to, or nil: first by its port,
 // then one for all ports. As in IPVS (ip_vs_schedule) what comes from FTP's data
 // port answers a connection that the director has not seen, and is no request.
