@@ -15,7 +15,8 @@ type Difference struct {
 	Want string // as people read it
 	Got  string
 
-	WantFrames, GotFrames []Frame // of frames: all of the step
+	want, got           []datagram // of frames
+	wantConns, gotConns []Conn     // of connections
 }
 
 func (d Difference) String() string {
@@ -46,7 +47,7 @@ func Check(v, played *Vector) (all []Difference) {
 		}
 		if wf, gf := want.datagrams(w.Out), got.datagrams(g.Out); !sameDatagrams(wf, gf) {
 			all = append(all, Difference{
-				Step: i, What: "frames", Want: describeAll(wf), Got: describeAll(gf), WantFrames: w.Out, GotFrames: g.Out,
+				Step: i, What: "frames", Want: describeAll(wf), Got: describeAll(gf), want: wf, got: gf,
 			})
 		}
 		if w.RC != g.RC {
@@ -58,7 +59,9 @@ func Check(v, played *Vector) (all []Difference) {
 		for _, what := range w.What {
 			if what == "conn" {
 				if a, b, same := sameConns(w.Conns, g.Conns); !same {
-					differ("connections", a, b)
+					all = append(all, Difference{
+						Step: i, What: "connections", Want: a, Got: b, wantConns: w.Conns, gotConns: g.Conns,
+					})
 				}
 				continue
 			}
@@ -84,12 +87,13 @@ func sameConns(want, got []Conn) (w, g string, same bool) {
 	want, got = slices.Clone(want), slices.Clone(got)
 	slices.SortFunc(want, compareConns)
 	slices.SortFunc(got, compareConns)
-	same = slices.EqualFunc(want, got, func(a, b Conn) bool {
-		near := max(a.Expires-b.Expires, b.Expires-a.Expires) <= tolerance
-		a.Expires, b.Expires = 0, 0
-		return near && a == b
-	})
-	return describeConns(want), describeConns(got), same
+	return describeConns(want), describeConns(got), slices.EqualFunc(want, got, sameConn)
+}
+
+func sameConn(a, b Conn) bool {
+	near := max(a.Expires-b.Expires, b.Expires-a.Expires) <= tolerance
+	a.Expires, b.Expires = 0, 0
+	return near && a == b
 }
 
 func describeConns(all []Conn) string {

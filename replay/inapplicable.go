@@ -24,15 +24,22 @@ func Inapplicable(v *Vector) string {
 	return ""
 }
 
-// commands are those of the vector that can be read.
-func (v *Vector) commands() (all []*compat.Command) {
+type command = compat.Command
+
+// lines are all that ipvsadm is told.
+func (v *Vector) lines() []string {
 	lines := slices.Clone(v.Rules)
 	for _, s := range v.Steps {
 		if s.Op == "ipvsadm" {
 			lines = append(lines, s.Cmd)
 		}
 	}
-	for _, l := range lines {
+	return lines
+}
+
+// commands are those of the vector that can be read.
+func (v *Vector) commands() (all []*command) {
+	for _, l := range v.lines() {
 		if c, err := compat.Parse(compat.Split(l)); err == nil {
 			all = append(all, c)
 		}

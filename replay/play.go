@@ -141,15 +141,7 @@ func compareConns(a, b Conn) int {
 }
 
 // usesMarks says whether a service of v is one of a firewall mark.
-func (v *Vector) usesMarks() bool {
-	lines := slices.Clone(v.Rules)
-	for _, s := range v.Steps {
-		if s.Op == "ipvsadm" {
-			lines = append(lines, s.Cmd)
-		}
-	}
-	return slices.ContainsFunc(lines, func(l string) bool { return slices.Contains(strings.Fields(l), "-f") })
-}
+func (v *Vector) usesMarks() bool { return v.uses("-f") }
 
 // markFlows lets a firewall mark stand for all that the vector's flows are sent
 // to: a service with as many listens.

@@ -1,8 +1,11 @@
 package conformance
 
 import (
+	"flag"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,27 +46,76 @@ func files(t *testing.T) (all []*replay.File) {
 	return all
 }
 
+// TestVectors plays every vector. What differs on purpose is explained by one
+// of replay.Purposes, each of which at least one vector must need; that is not
+// asked where a few vectors, or those of another folder, are run.
 func TestVectors(t *testing.T) {
+	c := count{purposes: map[string]int{}, skipped: map[string]int{}}
 	for _, f := range files(t) {
 		t.Run(strings.ToLower(f.Group), func(t *testing.T) {
 			for i := range f.Vectors {
-				v := &f.Vectors[i]
-				t.Run(v.Name, func(t *testing.T) {
-					if !v.StableMasked {
-						t.Skip("no two boots agreed on it")
-					}
-					if kind := replay.Inapplicable(v); kind != "" {
-						t.Skip(kind)
-					}
-					played, err := replay.Play(f, v)
-					if err != nil {
-						t.Fatal(err)
-					}
-					for _, d := range replay.Check(v, played) {
-						t.Error(d)
-					}
-				})
+				t.Run(f.Vectors[i].Name, func(t *testing.T) { c.vector(t, f, &f.Vectors[i]) })
 			}
 		})
 	}
+	t.Logf("%d vectors equal, %d different on purpose, %d different", c.equal, c.onPurpose, c.different)
+	for _, p := range replay.Purposes {
+		t.Logf("on purpose: %s: %d vectors", p.Name, c.purposes[p.Name])
+		if c.purposes[p.Name] == 0 && whole() {
+			t.Errorf("no vector shows the difference %q any more: take it from the list", p.Name)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(c.skipped)) {
+		t.Logf("skipped: %s: %d vectors", kind, c.skipped[kind])
+	}
+}
+
+// whole says whether all our own vectors are run.
+func whole() bool {
+	return os.Getenv("UVS_VECTORS") == "" && flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == ""
+}
+
+// count is what became of the vectors.
+type count struct {
+	equal, onPurpose, different int
+	purposes, skipped           map[string]int // vectors
+}
+
+// vector plays one.
+func (c *count) vector(t *testing.T, f *replay.File, v *replay.Vector) {
+	if !v.StableMasked {
+		c.skip(t, "no two recordings of it agree")
+	}
+	if kind := replay.Inapplicable(v); kind != "" {
+		c.skip(t, kind)
+	}
+	played, err := replay.Play(f, v)
+	if err != nil {
+		c.different++
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for _, d := range replay.Check(v, played) {
+		if p := replay.Explain(v, &d); p != nil {
+			used[p.Name] = true
+			continue
+		}
+		t.Error(d)
+	}
+	for name := range used {
+		c.purposes[name]++
+	}
+	switch {
+	case t.Failed():
+		c.different++
+	case len(used) > 0:
+		c.onPurpose++
+	default:
+		c.equal++
+	}
+}
+
+func (c *count) skip(t *testing.T, kind string) {
+	c.skipped[kind]++
+	t.Skip(kind)
 }
