@@ -8,10 +8,6 @@ import (
 	"testing"
 )
 
-// onTheRoad are the variants that the lane leaves to the TUN device: between
-// the families a header has to be made anew.
-func onTheRoad(v variant) bool { return v.mode == "fullnat" && v.vip.Is4() != v.rip(1).Is4() }
-
 // TestTheFastLaneCarriesTheBulk holds what crossed the TUN device against what
 // the director says that it carried while a file goes up.
 func TestTheFastLaneCarriesTheBulk(t *testing.T) {
@@ -42,8 +38,8 @@ func TestTheFastLaneCarriesTheBulk(t *testing.T) {
 			if carried < size {
 				t.Errorf("%.0f bytes counted for the service, of a file of %.0f", carried, size)
 			}
-			if lane := crossed < size/4; lane == onTheRoad(v) {
-				t.Errorf("%.0f bytes crossed the TUN device, of a file of %.0f; want the lane to carry it: %v", crossed, size, !onTheRoad(v))
+			if crossed > size/4 {
+				t.Errorf("%.0f bytes crossed the TUN device, of a file of %.0f", crossed, size)
 			}
 		})
 	}

@@ -32,20 +32,20 @@ const (
 var _ = [1]struct{}{}[packet.NoEncap-0|packet.IPIP-1|packet.GUE-2|packet.GRE-3]
 
 // Carries says whether the lane can do r to packets of family and proto.
-// Checksums of outer headers cover what the program cannot sum, it fragments
-// nothing, and headers of one family are not made into the other's.
+// Checksums of outer headers cover what the program cannot sum, and it
+// fragments nothing.
 func Carries(r *packet.Rewrite, family, proto uint8) bool {
 	if r.None || proto != packet.TCP && proto != packet.UDP {
 		return false
 	}
-	for _, f := range [2]uint8{r.Src.Family, r.Dst.Family} {
-		if f != 0 && f != family {
-			return false
-		}
+	if other(r.Src.Family, family) != other(r.Dst.Family, family) {
+		return false // half an address pair of the other family
 	}
 	moved := r.Src.Family|r.Dst.Family != 0
 	return r.Encap.Kind == packet.NoEncap || !r.Encap.Checksum && !r.Encap.Fragment && !moved
 }
+
+func other(family, than uint8) bool { return family != 0 && family != than }
 
 // value is the entry as the program reads it.
 func (e *Entry) value(generation, hop uint32) laneFlow {
@@ -62,6 +62,7 @@ func (e *Entry) value(generation, hop uint32) laneFlow {
 	f.Family = e.Tuple.Family
 	if r.Src.Family != 0 {
 		f.Change |= newSrc
+		f.Family = r.Src.Family
 		f.Src, f.Sport = r.Src.Addr, network(r.Src.Port)
 	}
 	if r.Dst.Family != 0 {

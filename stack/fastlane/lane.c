@@ -33,6 +33,9 @@
 #define ECN_MASK 3
 #define ECT_0 2
 
+#define MIN_MTU6 1280
+#define UNTELLABLE_MTU 1260 // up to here no IPv6 sender can be told to send less
+
 #define BEAT_LIMIT 2000000000ULL // ns: an uvs that is silent for longer is dead
 
 // A tuple is a packet.Tuple: ports in host order, an IPv4 address in the first
@@ -114,6 +117,7 @@ struct {
 struct view {
 	struct tuple key;
 	__u32 headers; // length of all headers, for the segments of a super-packet
+	__u32 segment; // length of the IP packet, of a super-packet's segments
 	__u8 ttl, tos;
 	__u8 dont_fragment;
 	__u8 no_checksum; // UDP without
@@ -285,6 +289,84 @@ static __always_inline int change6(struct __sk_buff *skb, const struct view *v, 
 	return bpf_skb_store_bytes(skb, ETH_HLEN + 6, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM) == 0;
 }
 
+// sum is the sum of a tuple's address, whose unused bytes are zero.
+static __always_inline __u64 sum(const __u8 *addr)
+{
+	return (__u64)word(addr, 0) + word(addr, 1) + word(addr, 2) + word(addr, 3);
+}
+
+// put_header6 writes an IPv6 header without a flow label.
+static __always_inline int put_header6(struct __sk_buff *skb, __u8 tos, __u8 ttl, __u8 proto, const struct flow *f)
+{
+	struct ipv6hdr h = {
+		.version = 6,
+		.priority = tos >> 4,
+		.flow_lbl = {tos << 4},
+		.payload_len = bpf_htons(skb->len - ETH_HLEN - sizeof(h)),
+		.nexthdr = proto,
+		.hop_limit = ttl,
+	};
+
+	__builtin_memcpy(&h.saddr, f->src, 16);
+	__builtin_memcpy(&h.daddr, f->dst, 16);
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+// put_header4 writes an IPv4 header without options.
+static __always_inline int put_header4(struct __sk_buff *skb, __u8 tos, __u8 ttl, __u8 proto, int dont_fragment, const struct flow *f)
+{
+	struct iphdr h = {
+		.version = 4,
+		.ihl = 5,
+		.tos = tos,
+		.tot_len = bpf_htons(skb->len - ETH_HLEN),
+		.ttl = ttl,
+		.protocol = proto,
+		.saddr = word(f->src, 0),
+		.daddr = word(f->dst, 0),
+	};
+	__u64 s = 0;
+
+	if (dont_fragment)
+		h.frag_off = bpf_htons(DONT_FRAGMENT);
+	else
+		h.id = bpf_get_prandom_u32();
+	for (int i = 0; i < 5; i++)
+		s += word((__u8 *)&h, i);
+	h.check = ~fold(s);
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+// crosses says whether f gives packets a header of the other family.
+static __always_inline int crosses(const struct view *v, const struct flow *f)
+{
+	return f->encap == NO_ENCAP && f->family != v->key.family;
+}
+
+// can_cross says whether cross can do it: the kernel knows super-packets of TCP
+// only, and what IPv4 routers may fragment has to be cut for IPv6.
+static __always_inline int can_cross(struct __sk_buff *skb, const struct view *v, const struct flow *f)
+{
+	if (skb->gso_size)
+		return v->key.proto == IPPROTO_TCP;
+	return f->family == 4 || v->dont_fragment || v->segment + 20 <= MIN_MTU6;
+}
+
+// cross replaces the IP header by one of the other family (RFC 7915), where
+// both addresses are new.
+static __always_inline int cross(struct __sk_buff *skb, const struct view *v, const struct flow *f, __u64 *addrs)
+{
+	*addrs = (__u16)~fold(sum(v->key.src) + sum(v->key.dst)) + sum(f->src) + sum(f->dst);
+	if (f->family == 6) {
+		if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IPV6), 0))
+			return 0;
+		return put_header6(skb, v->tos, v->ttl - 1, v->key.proto, f);
+	}
+	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
+		return 0;
+	return put_header4(skb, v->tos, v->ttl - 1, v->key.proto, v->segment - 20 > UNTELLABLE_MTU, f);
+}
+
 // change_ports sets the ports that f changes and gives their delta.
 static __always_inline int change_ports(struct __sk_buff *skb, const struct view *v, const struct flow *f, __u64 *ports)
 {
@@ -320,7 +402,11 @@ static __always_inline int translate(struct __sk_buff *skb, const struct view *v
 	}
 	if (f->change && !change_ports(skb, v, f, &ports))
 		return 0;
-	if (v->key.family == 4) {
+	if (crosses(v, f)) {
+		at += f->family == 6 ? 20 : -20;
+		if (!cross(skb, v, f, &addrs))
+			return 0;
+	} else if (v->key.family == 4) {
 		if (!change4(skb, f, &addrs))
 			return 0;
 	} else if (!change6(skb, v, f, &addrs)) {
@@ -333,14 +419,7 @@ static __always_inline int translate(struct __sk_buff *skb, const struct view *v
 	return bpf_l4_csum_replace(skb, at, 0, fold32(ports), flags) == 0;
 }
 
-// The outer headers of a tunnel, as they stand in the packet.
-struct outer {
-	union {
-		struct iphdr v4;
-		struct ipv6hdr v6;
-	};
-};
-
+// The headers between the outer IP header and the inner packet.
 struct gue {
 	struct udphdr udp;
 	__u8 version, proto;
@@ -365,9 +444,17 @@ static __always_inline __u32 tunnel_len(const struct flow *f)
 // growth is how much longer f makes a packet.
 static __always_inline __u32 growth(const struct flow *f)
 {
-	if (f->encap == NO_ENCAP)
-		return 0;
 	return (f->family == 6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + tunnel_len(f);
+}
+
+// leaving is how long the packet is when it leaves, or each of its segments.
+static __always_inline __u32 leaving(const struct view *v, const struct flow *f)
+{
+	if (f->encap != NO_ENCAP)
+		return v->segment + growth(f);
+	if (crosses(v, f))
+		return f->family == 6 ? v->segment + 20 : v->segment - 20;
+	return v->segment;
 }
 
 // push_outer makes room for f's outer headers so that a super-packet stays one
@@ -391,7 +478,6 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct view 
 	__u8 proto = inner;
 	__u8 tos = v->tos;
 	__u8 ttl = v->ttl - 1;
-	__u32 len, tunnel = tunnel_len(f);
 	__u32 at = ETH_HLEN;
 
 	if (f->encap == GUE)
@@ -402,49 +488,20 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct view 
 		tos = (tos & ~ECN_MASK) | ECT_0;
 	if (!push_outer(skb, f))
 		return 0;
-	len = skb->len - ETH_HLEN;
 	if (f->family == 6) {
-		struct ipv6hdr h = {
-			.version = 6,
-			.priority = tos >> 4,
-			.flow_lbl = {tos << 4},
-			.payload_len = bpf_htons(len - sizeof(h)),
-			.nexthdr = proto,
-			.hop_limit = ttl,
-		};
-		__builtin_memcpy(&h.saddr, f->src, 16);
-		__builtin_memcpy(&h.daddr, f->dst, 16);
-		if (bpf_skb_store_bytes(skb, at, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM))
+		if (!put_header6(skb, tos, ttl, proto, f))
 			return 0;
-		at += sizeof(h);
+		at += sizeof(struct ipv6hdr);
 	} else {
-		struct iphdr h = {
-			.version = 4,
-			.ihl = 5,
-			.tos = tos,
-			.tot_len = bpf_htons(len),
-			.ttl = ttl,
-			.protocol = proto,
-			.saddr = word(f->src, 0),
-			.daddr = word(f->dst, 0),
-		};
-		if (v->dont_fragment)
-			h.frag_off = bpf_htons(DONT_FRAGMENT);
-		else
-			h.id = bpf_get_prandom_u32();
-		__u64 s = 0;
-		for (int i = 0; i < 5; i++)
-			s += word((__u8 *)&h, i);
-		h.check = ~fold(s);
-		if (bpf_skb_store_bytes(skb, at, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM))
+		if (!put_header4(skb, tos, ttl, proto, v->dont_fragment, f))
 			return 0;
-		at += sizeof(h);
+		at += sizeof(struct iphdr);
 	}
 	if (f->encap == GUE) {
 		struct gue h = {
 			.udp.source = f->sport,
 			.udp.dest = f->dport,
-			.udp.len = bpf_htons(len - (at - ETH_HLEN)),
+			.udp.len = bpf_htons(skb->len - at),
 			.proto = inner,
 		};
 		return bpf_skb_store_bytes(skb, at, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM) == 0;
@@ -453,7 +510,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct view 
 		struct gre h = {.proto = bpf_htons(v->key.family == 6 ? ETH_P_IPV6 : ETH_P_IP)};
 		return bpf_skb_store_bytes(skb, at, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM) == 0;
 	}
-	return tunnel == 0;
+	return 1;
 }
 
 // count adds the packet to the flow's account, a super-packet by its segments.
@@ -478,7 +535,7 @@ SEC("tc")
 int lane(struct __sk_buff *skb)
 {
 	struct view v = {};
-	__u32 zero = 0, hop_index, len;
+	__u32 zero = 0, hop_index;
 	struct control *c;
 	struct flow *f;
 	struct hop *h;
@@ -506,8 +563,10 @@ int lane(struct __sk_buff *skb)
 		return UP;
 	if (v.ttl <= 1 || (f->change && v.no_checksum))
 		return UP;
-	len = skb->gso_size ? v.headers - ETH_HLEN + skb->gso_size : skb->len - ETH_HLEN;
-	if (len + growth(f) > h->mtu)
+	v.segment = skb->gso_size ? v.headers - ETH_HLEN + skb->gso_size : skb->len - ETH_HLEN;
+	if (leaving(&v, f) > h->mtu)
+		return UP;
+	if (crosses(&v, f) && !can_cross(skb, &v, f))
 		return UP;
 
 	count(skb, &v, f, now);
