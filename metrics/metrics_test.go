@@ -62,6 +62,7 @@ func busy() Source {
 			}
 		},
 		Road:   func() stack.Stats { return stack.Stats{Queues: []stack.QueueStats{queue, {Packets: 7, Sent: 7}}} },
+		Lane:   func() Lane { return Lane{Up: true, Directions: 46} },
 		Reload: func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
 	}
 }
@@ -91,6 +92,8 @@ func TestScrape(t *testing.T) {
 		`uvs_config_reloads_total{result="failure"} 72`,
 		`uvs_config_reloads_total{result="success"} 71`,
 		`uvs_tun_info{device="uvs0",offloads="checksum tso uso"} 1`,
+		`uvs_fast_lane_up 1`,
+		`uvs_fast_lane_directions 46`,
 		`uvs_packets_total{direction="in",mode="nat",service="web"} 10`,
 		`uvs_packets_total{direction="out",mode="dr",service="web"} 22`,
 		`uvs_bytes_total{direction="in",mode="nat",service="web"} 11`,

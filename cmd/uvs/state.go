@@ -124,6 +124,12 @@ func (d *director) source() metrics.Source {
 		Balancer: d.balancer.Stats,
 		Road:     d.road.Stats,
 		Health:   d.health.Status,
+		Lane: func() metrics.Lane {
+			if d.lane == nil {
+				return metrics.Lane{}
+			}
+			return metrics.Lane{Up: true, Directions: int(d.lane.entries.Load())}
+		},
 		Reload: func() metrics.Reload {
 			d.mu.Lock()
 			defer d.mu.Unlock()
