@@ -118,6 +118,9 @@ func (p *Packet) parseTransport(b []byte) Reason {
 		}
 		p.Tuple.SrcPort = binary.BigEndian.Uint16(t[0:2])
 		p.Tuple.DstPort = binary.BigEndian.Uint16(t[2:4])
+		if p.frag.Is && p.family == IPv6 && p.proto != SCTP && !p.WholeTransport() {
+			return Truncated // RFC 8200 section 4.5: all headers are in the first fragment
+		}
 	case ICMPv4, ICMPv6:
 		if (p.proto == ICMPv4) != (p.family == IPv4) {
 			return OK // no such thing; an unknown protocol to us

@@ -47,7 +47,9 @@ func (d *Director) do(c *compat.Command) error {
 	case compat.Zero:
 		return d.zero(c)
 	}
-	return d.apply()
+	err := d.apply()
+	d.tick() // what the balancer does in the background happens before the next step
+	return err
 }
 
 // apply gives the balancer the table as a whole.

@@ -10,10 +10,11 @@ import (
 	"github.com/uvs-project/uvs/packet"
 )
 
-// The bounds of the fragment table. Linux keeps 4 MiB of fragments for 30
-// seconds (net.ipv4.ipfrag_high_thresh, ipfrag_time).
+// The bounds of the fragment table. Linux keeps 4 MiB of fragments, for 30
+// seconds and for 60 (net.ipv4.ipfrag_high_thresh, ipfrag_time, net.ipv6.ip6frag_time).
 const (
-	fragmentTime          = 30 * time.Second
+	fragmentTime4         = 30 * time.Second
+	fragmentTime6         = 60 * time.Second
 	maxDatagrams          = 16384   // of which no fragment waits; an entry takes some 300 bytes
 	maxWaiting            = 1024    // fragments that wait
 	maxWaitingInAll       = 4 << 20 // bytes of those
@@ -52,6 +53,14 @@ type datagramKey struct {
 	id       uint32
 	proto    uint8
 	family   uint8
+}
+
+// lifetime is how long the fragments of a datagram may take.
+func (k *datagramKey) lifetime() time.Duration {
+	if k.family == packet.IPv6 {
+		return fragmentTime6
+	}
+	return fragmentTime4
 }
 
 func keyOf(p *packet.Packet) datagramKey {
@@ -107,7 +116,7 @@ func (t *fragments) place(p *packet.Packet, now time.Duration, count *counters) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expireLocked(now, count)
-	d := t.datagramLocked(keyOf(p), now)
+	d := t.datagramLocked(keyOf(p), now, count)
 	if d.stage == spoiled {
 		count.drop(packet.FragmentOverlap)
 		return nobodys, nil
@@ -194,15 +203,19 @@ func byOffset(a, b []byte) int {
 
 // datagramLocked finds or makes the entry of key. One that is complete already
 // belonged to an earlier datagram with the same identification.
-func (t *fragments) datagramLocked(key datagramKey, now time.Duration) *datagram {
+func (t *fragments) datagramLocked(key datagramKey, now time.Duration, count *counters) *datagram {
 	if e := t.datagrams[key]; e != nil {
 		d := e.Value.(*datagram)
+		if d.deadline <= now { // its list is blocked by one of the longer time
+			t.dropLocked(d, packet.FragmentTimeout, count)
+			return t.datagramLocked(key, now, count)
+		}
 		if d.stage != led || !d.came.complete() {
 			return d
 		}
 		t.removeLocked(d)
 	}
-	d := &datagram{key: key, deadline: now + fragmentTime}
+	d := &datagram{key: key, deadline: now + key.lifetime()}
 	t.datagrams[key] = t.open.PushBack(d)
 	return d
 }

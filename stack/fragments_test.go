@@ -156,14 +156,14 @@ func TestFragmentsTimeOut(t *testing.T) {
 	parts := packettest.Fragments(packettest.UDP("192.0.2.1:1234", "203.0.113.10:53", packettest.Pad(200), packettest.ID(7)), 80)
 	f, count := newFragments(), new(counters)
 	offer(t, f, parts[1], 0, count)
-	offer(t, f, parts[2], fragmentTime-1, count)
-	if got, followed := offer(t, f, parts[0], fragmentTime, count); got != "1234>53 leads" || followed != nil {
+	offer(t, f, parts[2], fragmentTime4-1, count)
+	if got, followed := offer(t, f, parts[0], fragmentTime4, count); got != "1234>53 leads" || followed != nil {
 		t.Errorf("first fragment: %s with %d that waited, want the ports alone", got, len(followed))
 	}
 	if got, want := counted(count), "2 fragment_timeout"; got != want {
 		t.Errorf("dropped %q, want %q", got, want)
 	}
-	if got, _ := offer(t, f, parts[1], 2*fragmentTime, count); got != "waits" {
+	if got, _ := offer(t, f, parts[1], 2*fragmentTime4, count); got != "waits" {
 		t.Errorf("fragment after the ports were forgotten: %s, want it to wait", got)
 	}
 }
