@@ -3,6 +3,7 @@ package lb
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -60,6 +61,7 @@ func (b *Balancer) Apply(c Config) error {
 		}
 	}
 	next.findCallers()
+	carries := maps.EqualFunc(b.byName, byName, (*service).carriesAs)
 	b.byName = byName
 	for k := range next.vips {
 		next.served[familyIndex(k.family)] = true
@@ -70,7 +72,9 @@ func (b *Balancer) Apply(c Config) error {
 	b.servers.byID.Store(&byID) // before the services that pick from it
 	b.state.Store(next)
 	b.setOrigins()
-	b.takeBack()
+	if !carries {
+		b.takeBack()
+	}
 	return nil
 }
 
@@ -110,6 +114,9 @@ func (b *Balancer) UpdateService(c ServiceConfig) error {
 	}
 	if was.calls() || s.calls() {
 		b.state.Load().findCallers()
+	}
+	if !was.carriesAs(s) {
+		b.takeBack()
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"slices"
 	"time"
 
 	"github.com/uvs-project/uvs/packet"
@@ -100,6 +101,12 @@ func (t *Table) entryLocked(s *shard, key *packet.Tuple, hash uint64) uint32 {
 		}
 	}
 	return 0
+}
+
+// carriesAs says whether every flow of s that the Offload carries may stay
+// there under next: weights, timeouts and listens are nothing to it.
+func (s *service) carriesAs(next *service) bool {
+	return s.policy == next.policy && slices.EqualFunc(s.set, next.set, func(a, b *RealServer) bool { return a.record == b.record })
 }
 
 // takeBack makes every flow come up again, after a change that may concern

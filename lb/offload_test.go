@@ -93,8 +93,16 @@ func TestAFlowIsTakenBack(t *testing.T) {
 		{"by its deadline, when the next packet comes", func(t *testing.T, b *lb.Balancer, _ lb.Config) {
 			handle(t, b, packettest.TCP(laneClient, laneVIP), 2*time.Hour)
 		}},
-		{"by a new configuration", func(t *testing.T, b *lb.Balancer, c lb.Config) {
+		{"by a configuration without its real server", func(t *testing.T, b *lb.Balancer, c lb.Config) {
+			c.Services[0].RealServers = c.Services[0].RealServers[1:]
+			c.Services[0].Policy.Removed = lb.RemovedKeep
 			if err := b.Apply(c); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"by another policy of its service", func(t *testing.T, b *lb.Balancer, c lb.Config) {
+			c.Services[0].Policy.ResetExpired = true
+			if err := b.UpdateService(c.Services[0]); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -113,6 +121,22 @@ func TestAFlowIsTakenBack(t *testing.T) {
 				t.Errorf("still in the lane: %+v", l.flows)
 			}
 		})
+	}
+}
+
+func TestAnotherWeightTakesNoFlowBack(t *testing.T) {
+	b, l, c := startLane(t, nil)
+	talk(t, b, time.Second)
+	c.Services[0].RealServers[0].Weight = 5
+	if err := b.UpdateService(c.Services[0]); err != nil {
+		t.Fatal(err)
+	}
+	c.Services[0].RealServers[0].Weight = 0
+	if err := b.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.flows) != 2 {
+		t.Errorf("%d directions are left in the lane, want both", len(l.flows))
 	}
 }
 
