@@ -16,6 +16,7 @@ type account struct {
 	servers []*RealServer      // the last form of each record, those removed but not freed too
 	retired map[string]Traffic // of the records that were freed, by the name of their mode
 	meter   meter
+	leaving []*RealServer // of servers, those whose flows are to end; see leave.go
 }
 
 // Apply replaces the configuration as a whole, or returns every fault of c and
@@ -68,6 +69,7 @@ func (b *Balancer) Apply(c Config) error {
 	}
 	for name, a := range b.accounts {
 		a.settle(byName[name], next.served, byID)
+		b.noteLeaving(a)
 	}
 	b.servers.byID.Store(&byID) // before the services that pick from it
 	b.state.Store(next)
@@ -104,6 +106,7 @@ func (b *Balancer) UpdateService(c ServiceConfig) error {
 	s := b.buildService(&c, &byID)
 	b.byName[c.Name] = s
 	b.accounts[c.Name].settle(s, b.state.Load().served, byID)
+	b.noteLeaving(b.accounts[c.Name])
 	b.servers.byID.Store(&byID) // before the service that picks from it
 	for k := range c.Listens[0].keys {
 		b.state.Load().listens[k].Store(s)
@@ -129,6 +132,7 @@ func (b *Balancer) freeRecords() {
 		if b.byName[name] == nil && len(a.servers) == 0 {
 			b.gone.add(a.former())
 			delete(b.accounts, name)
+			delete(b.left, a)
 		}
 	}
 }

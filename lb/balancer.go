@@ -50,14 +50,16 @@ type Balancer struct {
 
 	defence defence
 	sampled time.Duration // when the rates were brought up to date; Tick's own
+	walk    walk          // Tick's own
 
 	mu          sync.Mutex
-	accounts    map[string]*account // by the name of the service
-	numAccounts uint32              // ever made
-	freeIDs     []uint32            // of records that were freed
-	pathMTU     map[netip.Addr]int  // as SetPathMTU had it
-	byName      map[string]*service // the services of state
-	gone        Traffic             // of accounts that were forgotten
+	accounts    map[string]*account   // by the name of the service
+	numAccounts uint32                // ever made
+	freeIDs     []uint32              // of records that were freed
+	pathMTU     map[netip.Addr]int    // as SetPathMTU had it
+	byName      map[string]*service   // the services of state
+	left        map[*account]struct{} // those with real servers whose flows are to end
+	gone        Traffic               // of accounts that were forgotten
 	all         meter
 }
 
@@ -78,6 +80,7 @@ func New(o Options) (*Balancer, error) {
 	b := &Balancer{
 		servers:  newRegistry(),
 		accounts: map[string]*account{},
+		left:     map[*account]struct{}{},
 		pathMTU:  map[netip.Addr]int{},
 		defence: defence{
 			memory: o.Memory,
@@ -125,11 +128,13 @@ func (b *Balancer) Run(ctx context.Context, clock func() time.Duration) error {
 	}
 }
 
-// Tick frees flows that are due, looks after the Defence every second, and
-// brings the rates up to date every two. Run calls it sixteen times a second; who has no Run calls it
-// instead, one goroutine at a time.
+// Tick frees flows that are due and ends those of real servers that left,
+// looks after the Defence every second, and brings the rates up to date every
+// two. Run calls it sixteen times a second; who has no Run calls it instead,
+// one goroutine at a time.
 func (b *Balancer) Tick(now time.Duration) {
 	b.table.Sweep(now, sweepBudget)
+	b.endFlows(now)
 	if now >= b.defence.looked+defendEvery {
 		b.defence.looked = now
 		b.defend()

@@ -175,7 +175,8 @@ func TestRemovedRealServer(t *testing.T) {
 				want: packettest.Error("198.51.100.1", rs2, unreachable4, port4, 0, fromServer(rs2, 1)[:28])},
 		}},
 		{"reschedule: flows end at once", "nat", policy(lb.RemovedReschedule), []step{
-			{note: "data", edit: remove(rs2), in: fromClient(1, ack1), what: packet.Pass, why: packet.NotSYN},
+			{note: "removal", edit: remove(rs2), flows: "none"},
+			{note: "data", in: fromClient(1, ack1), what: packet.Pass, why: packet.NotSYN},
 			{note: "reply", in: fromServer(rs2, 1), what: packet.Return},
 			{note: "SYN", in: fromClient(1, syn1), want: toServer(rs1, 1, syn1)},
 		}},
@@ -233,7 +234,7 @@ func TestRemovedService(t *testing.T) {
 			{note: "reply", at: 20 * s, in: fromServer(rs2, 1), want: toClient(1), flows: "1>10.0.0.2 established 900"},
 		}},
 		{"reschedule: its flows end", forget, []step{
-			{note: "data", edit: none, in: fromClient(1, ack1), what: packet.Return},
+			{note: "data", edit: none, in: fromClient(1, ack1), what: packet.Return, flows: "none"},
 			{note: "data", edit: back(forget), in: fromClient(1, ack1), what: packet.Pass, why: packet.NotSYN},
 		}},
 		{"serve: its flows go on as long as packets come", serve, []step{
@@ -245,5 +246,82 @@ func TestRemovedService(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			play(t, tt.d, append(established(tt.d), tt.steps...))
 		})
+	}
+}
+
+func weight(rip string, n int) func(*lb.Config) {
+	return func(c *lb.Config) {
+		for i := range c.Services[0].RealServers {
+			if rs := &c.Services[0].RealServers[i]; rs.Address.Addr().String() == rip {
+				rs.Weight = n
+			}
+		}
+	}
+}
+
+func TestDrain(t *testing.T) {
+	const s = time.Second
+	nothing := func(*lb.Config) {}
+	tests := []struct {
+		name   string
+		policy lb.Policy
+		steps  []step
+	}{
+		{"flows end so long after the weight became 0", lb.Policy{Drain: 30 * s}, []step{
+			{note: "weight 0", at: 10 * s, edit: weight(rs2, 0), in: fromClient(1, ack1), want: toServer(rs2, 1, ack1)},
+			{note: "data", at: 39 * s, edit: nothing, in: fromClient(1, ack1), want: toServer(rs2, 1, ack1), flows: "1>10.0.0.2 established 900"},
+			{note: "the end", at: 40 * s, edit: nothing, flows: "none"},
+		}},
+		{"flows end so long after the removal", lb.Policy{Drain: 30 * s}, []step{
+			{note: "removed", at: 10 * s, edit: remove(rs2), in: fromClient(1, ack1), want: toServer(rs2, 1, ack1)},
+			{note: "the end", at: 40 * s, edit: nothing, flows: "none"},
+		}},
+		{"flows of a real server that came back are left alone", lb.Policy{Drain: 30 * s}, []step{
+			{note: "weight 0", at: 10 * s, edit: weight(rs2, 0)},
+			{note: "weight 1", at: 20 * s, edit: weight(rs2, 1)},
+			{note: "no end", at: 50 * s, edit: nothing, in: fromClient(1, ack1), want: toServer(rs2, 1, ack1)},
+			{note: "weight 0", at: 60 * s, edit: weight(rs2, 0)},
+			{note: "no end yet", at: 89 * s, edit: nothing, flows: "1>10.0.0.2 established 861"},
+			{note: "the end", at: 90 * s, edit: nothing, flows: "none"},
+		}},
+		{"keep, for the time of the drain", lb.Policy{Removed: lb.RemovedKeep, Drain: 30 * s}, []step{
+			{note: "data", at: 10 * s, edit: remove(rs2), in: fromClient(1, ack1), why: packet.ServerRemoved},
+			{note: "the end", at: 40 * s, edit: nothing, flows: "none"},
+		}},
+		{"without a drain flows last", lb.Policy{}, []step{
+			{note: "weight 0", at: 10 * s, edit: weight(rs2, 0)},
+			{note: "data", at: 800 * s, edit: nothing, in: fromClient(1, ack1), want: toServer(rs2, 1, ack1)},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := lifeDirector("nat", tt.policy)
+			play(t, d, append(established(d), tt.steps...))
+		})
+	}
+}
+
+// TestDrainLeavesOthersAlone drains one of two real servers with flows in
+// many chunks of the table.
+func TestDrainLeavesOthersAlone(t *testing.T) {
+	d := lifeDirector("dr", lb.Policy{Drain: time.Second})
+	c := d.config(t)
+	b := startWith(t, c, lb.Options{Flows: 20_000})
+	const flows = 10_000
+	for i := range flows {
+		handle(t, b, fromClient(1000+i, syn1), 0)
+	}
+	weight(rs2, 0)(&c)
+	if err := b.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+	b.Tick(time.Second)
+	b.Tick(2 * time.Second)
+	servers := map[string]int{}
+	for f := range b.Flows(2 * time.Second) {
+		servers[f.Server.Endpoint.Addr.Netip(4).String()]++
+	}
+	if s := b.Stats(); len(servers) != 1 || servers[rs1] != flows/2 || s.Flows.Ended != flows/2 {
+		t.Errorf("left %v, %d ended", servers, s.Flows.Ended)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/uvs-project/uvs/packet"
 )
@@ -60,6 +61,9 @@ type load struct {
 	flows  atomic.Int64 // freed: below 0
 	active atomic.Int64 // of them those that count as active connections
 	limits thresholds
+
+	ending atomic.Bool   // flows are to end, see leave.go
+	leftAt time.Duration // when the real server was seen to have left, 0 if it has not; guarded by Balancer.mu
 
 	templates atomic.Int64 // of persistent clients, with or without flows; they hold the records too
 }

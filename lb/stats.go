@@ -25,6 +25,7 @@ type FlowStats struct {
 	Expired    uint64 // ended by time or by a new connection in their place
 	Evicted    uint64 // given up because the table was full
 	Dropped    uint64 // ended by Defence.DropEntry
+	Ended      uint64 // ended by Policy.Removed or Policy.Drain
 }
 
 // Measured is what was counted, and how fast it grows.
@@ -158,6 +159,7 @@ func (t *Table) stats() FlowStats {
 		st.Expired += s.expired
 		st.Evicted += s.evicted
 		st.Dropped += s.dropped
+		st.Ended += s.ended
 		s.mu.Unlock()
 	}
 	return st

@@ -107,7 +107,8 @@ type shard struct {
 	expired  uint64
 	evicted  uint64
 	dropped  uint64 // by dropEntries
-	_        [32]byte
+	ended    uint64 // because their real server left
+	_        [24]byte
 }
 
 const (
@@ -265,16 +266,15 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	e := &t.entries.all[n]
 	t.copyFlow(f, e)
 	rs, oneSided := f.Server, e.flags&flagOneSided != 0
-	ends := int32(e.deadline-now) <= 0 || anew && d == Request && rs.replaces(e)
-	o := known
+	o, ends, count := known, false, &s.ended
 	switch {
-	case ends:
-		o = unknown
+	case int32(e.deadline-now) <= 0 || anew && d == Request && rs.replaces(e):
+		ends, count = true, &s.expired
 	case rs.removed:
 		o, ends = rs.judge(&e.tuple, d, ev, anew)
 	}
 	if ends {
-		s.expired++
+		*count++
 		gone := t.removeLocked(s, n)
 		s.mu.Unlock()
 		t.removeReply(gone)

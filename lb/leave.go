@@ -1,0 +1,107 @@
+package lb
+
+import (
+	"time"
+
+	"github.com/uvs-project/uvs/packet"
+)
+
+// Flows end because their real server left: it was removed and
+// Policy.Removed says not to keep them, or Policy.Drain is over since its
+// weight became 0 or it was removed.
+//
+// Whoever leaves is noted by Apply. Tick knows the time: it marks those whose
+// flows are to end, and walks once through the table, chunk by chunk, for all
+// that were marked since the last walk.
+
+// leaving says whether the flows of r are to end before their time.
+func (r *RealServer) leaving() bool {
+	p := &r.service.policy
+	return r.removed && p.Removed >= RemovedReschedule || (r.removed || r.Weight == 0) && p.Drain > 0
+}
+
+// over says whether that time has come.
+func (r *RealServer) over(now time.Duration) bool {
+	p := &r.service.policy
+	return r.removed && p.Removed >= RemovedReschedule || now-r.leftAt >= p.Drain
+}
+
+// resets says whether the flow of entry e stays so that whoever of its ends
+// sends is reset.
+func (r *RealServer) resets(e *entry) bool {
+	return r.removed && r.service.policy.Removed == RemovedReset && e.tuple.Proto == packet.TCP
+}
+
+// noteLeaving finds the real servers of a whose flows are to end, and takes
+// back the marks of those that are in use. Balancer.mu is held.
+func (b *Balancer) noteLeaving(a *account) {
+	a.leaving = a.leaving[:0]
+	for _, rs := range a.servers {
+		switch {
+		case rs.leaving():
+			a.leaving = append(a.leaving, rs)
+		case !rs.replaced:
+			rs.leftAt = 0
+			rs.ending.Store(false)
+		}
+	}
+	if len(a.leaving) > 0 {
+		b.left[a] = struct{}{}
+	} else {
+		delete(b.left, a)
+	}
+}
+
+// A walk goes through the chunks of the table, around from where it stands.
+// It is the sweeper's own.
+type walk struct{ next, left int }
+
+// walkChunks is how many chunks one Tick walks through, some 4 ms: ten million
+// flows take three seconds.
+const walkChunks = 2048
+
+// endFlows ends the flows of real servers that left.
+func (b *Balancer) endFlows(now time.Duration) {
+	b.mu.Lock()
+	for a := range b.left {
+		for _, rs := range a.leaving {
+			if rs.leftAt == 0 {
+				rs.leftAt = max(now, 1)
+			}
+			if rs.over(now) && !rs.ending.Swap(true) {
+				b.walk.left = b.table.numChunks()
+			}
+		}
+	}
+	b.mu.Unlock()
+	w := &b.walk
+	for range min(w.left, walkChunks) {
+		b.table.endInChunk(w.next)
+		w.left--
+		w.next++
+		if w.next >= b.table.numChunks() {
+			w.next = 0
+		}
+	}
+}
+
+// endInChunk ends the flows in one chunk whose real server's are to end.
+func (t *Table) endInChunk(chunk int) {
+	for more := true; more; {
+		var replies [burst]hint
+		ended := 0
+		t.eachInChunk(chunk, func(s *shard, n uint32, e *entry) {
+			rs := t.servers.get(e.server)
+			if !rs.ending.Load() || e.state.isTemplate() || ended == burst || rs.resets(e) {
+				return
+			}
+			replies[ended] = t.removeLocked(s, n)
+			s.ended++
+			ended++
+		})
+		for _, r := range replies[:ended] {
+			t.removeReply(r)
+		}
+		more = ended == burst
+	}
+}
