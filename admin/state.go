@@ -47,6 +47,7 @@ type FlowState struct {
 	Expired uint64 `json:"expired"`
 	Evicted uint64 `json:"evicted"` // because the table was full
 	Dropped uint64 `json:"dropped"` // by drop_entry
+	Ended   uint64 `json:"ended"`   // by policy.removed or policy.drain
 	InLane  int    `json:"in_lane"` // directions of flows that the fast lane carried when it was last swept
 }
 

@@ -40,7 +40,7 @@ func busy() Source {
 				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
 			},
 		}},
-		Flows:   lb.FlowStats{Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35, Dropped: 36},
+		Flows:   lb.FlowStats{Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35, Dropped: 36, Ended: 37},
 		Defence: lb.DefenceState{DropRate: 2},
 		Lookups: lb.Lookups{Hit: 41, MissSYN: 42, MissNonSYN: 43},
 	}
@@ -124,6 +124,7 @@ func TestScrape(t *testing.T) {
 		`uvs_flows_expired_total{reason="timeout"} 34`,
 		`uvs_flows_expired_total{reason="evicted"} 35`,
 		`uvs_flows_expired_total{reason="dropped"} 36`,
+		`uvs_flows_expired_total{reason="server_left"} 37`,
 		`uvs_defence_active{defence="drop_entry"} 0`,
 		`uvs_defence_active{defence="drop_packet"} 1`,
 		`uvs_defence_active{defence="secure_tcp"} 0`,

@@ -28,7 +28,7 @@ func (d *director) state() admin.State {
 		Flows: admin.FlowState{
 			Now: balance.Flows.Now, Limit: balance.Flows.Limit,
 			Created: balance.Flows.Created, Expired: balance.Flows.Expired,
-			Evicted: balance.Flows.Evicted, Dropped: balance.Flows.Dropped,
+			Evicted: balance.Flows.Evicted, Dropped: balance.Flows.Dropped, Ended: balance.Flows.Ended,
 		},
 		Defence: admin.DefenceState{
 			DropEntry: balance.Defence.DropEntry, DropPacket: balance.Defence.DropRate, SecureTCP: balance.Defence.SecureTCP,
