@@ -1,0 +1,260 @@
+package bfd
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// freePorts are two UDP ports of this host.
+func freePorts(t *testing.T) (ports [2]int) {
+	t.Helper()
+	for i := range ports {
+		c, err := net.ListenPacket("udp4", "0.0.0.0:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports[i] = c.LocalAddr().(*net.UDPAddr).Port
+		c.Close()
+	}
+	return ports
+}
+
+// A safeBuffer is a log that several goroutines write.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// await waits until a monitor's first session is as cond wants it.
+func await(t *testing.T, m *Monitor, what string, cond func(PeerStats) bool) PeerStats {
+	t.Helper()
+	patience := time.After(30 * time.Second)
+	for {
+		s := m.Stats()[0]
+		if cond(s) {
+			return s
+		}
+		select {
+		case <-m.Changed():
+		case <-time.After(10 * time.Millisecond): // what is no change of state
+		case <-patience:
+			t.Fatalf("waited for %s, got %+v", what, s)
+		}
+	}
+}
+
+// The two ends of a session on one host.
+var (
+	left  = netip.MustParseAddr("127.0.0.1")
+	right = netip.MustParseAddr("127.0.0.2")
+)
+
+// pair runs two monitors, each on its own address of one port.
+func pair(t *testing.T, peer Peer) (a, b *Monitor, logs [2]*safeBuffer, stops [2]func()) {
+	t.Helper()
+	pa, pb := peer, peer
+	pa.Name, pa.Address, pa.Local = "right", right, left
+	pb.Name, pb.Address, pb.Local = "left", left, right
+	ports := freePorts(t)
+	a, logs[0], stops[0] = runMonitor(t, left, ports, pa)
+	b, logs[1], stops[1] = runMonitor(t, right, ports, pb)
+	return a, b, logs, stops
+}
+
+// runMonitor runs a monitor with a peer until the test or stop ends it.
+func runMonitor(t *testing.T, addr netip.Addr, ports [2]int, peer Peer) (m *Monitor, log *safeBuffer, stop func()) {
+	t.Helper()
+	log = &safeBuffer{}
+	m = New(slog.New(slog.NewTextHandler(log, nil)))
+	m.ports, m.listenOn = ports, addr
+	if err := m.Set([]Peer{peer}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return m, log, stop
+}
+
+var fast = Peer{Interval: 50 * time.Millisecond, Multiplier: 3}
+
+func up(s PeerStats) bool { return s.State == Up }
+
+func TestMonitorsFindEachOther(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		peer Peer
+	}{
+		{"on one link", fast},
+		{"over hops", Peer{Interval: 50 * time.Millisecond, Multiplier: 3, Multihop: 3}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b, logs, stops := pair(t, tt.peer)
+			await(t, a, "a up", up)
+			await(t, b, "b up", up)
+			s := await(t, a, "the agreed speed", func(s PeerStats) bool { return s.Detection == 150*time.Millisecond })
+			if s.Ups != 1 || s.Downs != 0 || s.Sent == 0 || s.Received == 0 {
+				t.Errorf("%+v", s)
+			}
+			stops[1]() // says farewell
+			s = await(t, a, "a down", func(s PeerStats) bool { return s.State != Up })
+			if s.Remote != AdminDown || s.Failures != 0 || s.Downs != 1 {
+				t.Errorf("a peer that was stopped counts as a failure: %+v", s)
+			}
+			stops[0]()
+			for _, want := range []string{"BFD session up", "BFD session down", "neighbor signaled session down"} {
+				if !strings.Contains(logs[0].String(), want) {
+					t.Errorf("the log lacks %q:\n%s", want, logs[0])
+				}
+			}
+		})
+	}
+}
+
+func TestSetReplacesSessions(t *testing.T) {
+	a, b, _, _ := pair(t, fast)
+	await(t, b, "up", up)
+	if err := a.Set(nil); err != nil {
+		t.Fatal(err)
+	}
+	await(t, b, "the farewell", func(s PeerStats) bool { return s.Remote == AdminDown })
+	again := fast
+	again.Name, again.Address, again.Local = "right", right, left
+	if err := a.Set([]Peer{again}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, b, "up again", up)
+}
+
+// TestStrangersAreNotHeard: packets that break a rule, or come from elsewhere,
+// neither bring a session up nor down.
+func TestStrangersAreNotHeard(t *testing.T) {
+	ports := freePorts(t)
+	peer := fast
+	peer.Name, peer.Address, peer.Local = "right", right, left
+	m, _, _ := runMonitor(t, left, ports, peer)
+	await(t, m, "the sockets", func(s PeerStats) bool { return s.Sent > 0 })
+	say := func(from string, ttl int, p packet) {
+		t.Helper()
+		fd, err := openSocket(unix.AF_INET, [][3]int{{unix.IPPROTO_IP, unix.IP_TTL, ttl}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, sockaddr(netip.MustParseAddr(from), 0, 0, false)); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Sendto(fd, p.append(nil), 0, sockaddr(left, 0, ports[0], false)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hello := packet{state: Down, multiplier: 3, mine: 9, desiredMinTx: time.Second, requiredMinRx: time.Second}
+	guess := packet{state: Up, multiplier: 3, mine: 9, yours: 1234, desiredMinTx: time.Second, requiredMinRx: time.Second}
+	broken := hello
+	broken.multiplier = 0
+	for i, s := range []struct {
+		from string
+		ttl  int
+		p    packet
+	}{
+		{"127.0.0.3", 255, hello},  // no peer
+		{"127.0.0.2", 254, hello},  // from beyond the link
+		{"127.0.0.2", 255, guess},  // another session's discriminator
+		{"127.0.0.2", 255, broken}, // against the protocol
+	} {
+		say(s.from, s.ttl, s.p)
+		await(t, m, "the packet to be counted", func(PeerStats) bool { return m.Invalid() == uint64(i+1) })
+	}
+	if s := m.Stats()[0]; s.State != Down || s.Received != 0 {
+		t.Errorf("%+v", s)
+	}
+	say("127.0.0.2", 255, hello)
+	await(t, m, "the peer's own word", func(s PeerStats) bool { return s.State == Init })
+}
+
+// TestSessionsHoldWhileProcessorsAreTaken: a director's packet loops may use
+// every processor that they get. The sessions stay up all the same.
+func TestSessionsHoldWhileProcessorsAreTaken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes three seconds of all processors")
+	}
+	normal := Peer{Interval: 300 * time.Millisecond, Multiplier: 3}
+	a, b, _, _ := pair(t, normal)
+	await(t, a, "up", up)
+	await(t, b, "up", up)
+	// As cmd/uvs has it: one more than there are loops.
+	loops := runtime.NumCPU()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(loops + 1))
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	var busy sync.WaitGroup
+	for range loops {
+		busy.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			var sum [64]byte
+			for ctx.Err() == nil {
+				for range 1000 {
+					for i := range sum {
+						sum[i] = sum[i]*31 + byte(i)
+					}
+				}
+			}
+		})
+	}
+	busy.Wait()
+	for _, m := range []*Monitor{a, b} {
+		if s := m.Stats()[0]; s.State != Up || s.Downs != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+func TestPortInUseIsSaid(t *testing.T) {
+	ports := freePorts(t)
+	other, err := net.ListenPacket("udp4", netip.AddrPortFrom(left, uint16(ports[0])).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	m := New(slog.New(slog.DiscardHandler))
+	m.ports, m.listenOn = ports, left
+	if err := m.Set([]Peer{{Name: "x", Address: right, Interval: time.Second, Multiplier: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another program") {
+		t.Errorf("%v", err)
+	}
+}
