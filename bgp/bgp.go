@@ -54,7 +54,8 @@ type Peer struct {
 	Passive      bool       // waits until the peer connects
 
 	// Multihop is how many hops away an eBGP peer may be. Zero: it is on the
-	// same link. An iBGP peer may be anywhere.
+	// same link. An iBGP peer may be anywhere, for it this only counts in
+	// TTLSecurity and BFD.
 	Multihop int
 
 	// TTLSecurity drops packets that came over more hops than Multihop, or
@@ -77,12 +78,11 @@ type Peer struct {
 	// MaxReceived is how many routes it may send, per family, before the
 	// session is closed: they are refused, but need memory. Zero: no limit.
 	MaxReceived int
+
+	BFD BFD // zero: none
 }
 
-// key is how GoBGP and this package call the peer.
-func (p *Peer) key() string { return p.Address.String() }
-
-// Carries says whether the peer gets routes of a family.
+// carries says whether the peer gets routes of a family.
 func (p *Peer) carries(a netip.Addr) bool {
 	if a.Is4() {
 		return p.IPv4
@@ -99,20 +99,22 @@ func (o *Options) check() error {
 	if o.AS == 0 {
 		errs = append(errs, errors.New("bgp: AS 0"))
 	}
-	seen := map[netip.Addr]bool{}
+	seen := map[string]bool{}
 	for i := range o.Peers {
 		p := &o.Peers[i]
 		switch {
-		case !p.Address.IsValid() || p.Address.Is4In6():
-			errs = append(errs, fmt.Errorf("bgp: peer %d: no address", i))
-		case seen[p.Address]:
-			errs = append(errs, fmt.Errorf("bgp: peer %v: there twice", p.Address))
+		case seen[p.Name]:
+			errs = append(errs, fmt.Errorf("bgp: peer %s: there twice", p.Name))
+		case p.Address.IsValid() == (p.Interface != "") || p.Address.Is4In6():
+			errs = append(errs, fmt.Errorf("bgp: peer %s: an address or an interface finds it", p.Name))
 		case p.Passive && o.ListenPort <= 0:
-			errs = append(errs, fmt.Errorf("bgp: peer %v: passive, and nothing listens", p.Address))
+			errs = append(errs, fmt.Errorf("bgp: peer %s: passive, and nothing listens", p.Name))
 		case p.IPv6 && p.Address.Is4() && !p.NextHop6.IsValid():
-			errs = append(errs, fmt.Errorf("bgp: peer %v: IPv6 routes over an IPv4 session need a next hop", p.Address))
+			errs = append(errs, fmt.Errorf("bgp: peer %s: IPv6 routes over an IPv4 session need a next hop", p.Name))
+		case p.BFD != (BFD{}) && o.GracefulRestart > 0:
+			errs = append(errs, fmt.Errorf("bgp: peer %s: BFD drops the routes at once that graceful restart keeps", p.Name))
 		}
-		seen[p.Address] = true
+		seen[p.Name] = true
 	}
 	return errors.Join(errs...)
 }

@@ -1,35 +1,40 @@
 package bgp
 
 import (
+	"net/netip"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 )
 
 const (
-	minTTL     = 1   // of eBGP on one link
 	gtsmTTL    = 255 // what a peer with TTL security sends (RFC 5082)
 	addPathMax = 16  // paths of one prefix, more than a director has uplinks
 	keepalives = 3   // in a hold time (RFC 4271 section 10)
 )
 
-// peer is p as GoBGP takes it.
-func (s *Speaker) peer(p *Peer) *api.Peer {
+// peer is p, which is at an address, as GoBGP takes it.
+func (s *Speaker) peer(p *Peer, at netip.Addr) *api.Peer {
 	hold := seconds(p.HoldTime)
 	a := &api.Peer{
-		Conf:      &api.PeerConf{NeighborAddress: p.key(), PeerAsn: p.AS, AuthPassword: p.Password},
-		Transport: &api.Transport{PassiveMode: p.Passive, RemotePort: uint32(p.Port), BindInterface: p.Address.Zone()},
+		Conf:      &api.PeerConf{NeighborAddress: at.String(), PeerAsn: p.AS, AuthPassword: p.Password},
+		Transport: &api.Transport{PassiveMode: p.Passive, RemotePort: uint32(p.Port), BindInterface: at.Zone()},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: hold, KeepaliveInterval: max(1, hold/keepalives), ConnectRetry: seconds(p.ConnectRetry),
 			IdleHoldTimeAfterReset: 1,
 		}},
 	}
-	if p.LocalAddress.IsValid() {
+	switch {
+	case p.LocalAddress.IsValid():
 		a.Transport.LocalAddress = p.LocalAddress.String()
+	case at.Zone() != "":
+		// By default GoBGP looks for the local end's address, finds it with
+		// its zone, and announces a next hop of zero.
+		a.Transport.LocalAddress = netip.IPv6Unspecified().String()
 	}
 	switch {
 	case p.TTLSecurity:
-		a.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: uint32(gtsmTTL - max(p.Multihop, minTTL) + 1)}
+		a.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: uint32(p.minTTL())}
 	case p.Multihop > 0:
 		a.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(p.Multihop)}
 	}
@@ -57,5 +62,8 @@ func (s *Speaker) peer(p *Peer) *api.Peer {
 	}
 	return a
 }
+
+// minTTL is the least TTL of a packet that came over no more hops than it may.
+func (p *Peer) minTTL() int { return gtsmTTL - max(p.Multihop, 1) + 1 }
 
 func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/server"
+
+	"github.com/uvs-project/uvs/bgp/bfd"
 )
 
 // A Speaker announces routes to its peers. A process has one: GoBGP keeps some
@@ -19,6 +22,7 @@ type Speaker struct {
 	log     *slog.Logger
 	server  *server.BgpServer
 	peers   *peerTable
+	monitor *bfd.Monitor
 
 	mu        sync.Mutex // held while the local table is changed; guards what follows
 	running   bool
@@ -39,7 +43,7 @@ func New(o Options) (*Speaker, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	return &Speaker{options: o, log: o.Log, peers: newPeerTable(&o), announced: map[routeKey]Route{}}, nil
+	return &Speaker{options: o, log: o.Log, peers: newPeerTable(&o), monitor: bfd.New(o.Log), announced: map[routeKey]Route{}}, nil
 }
 
 // Run holds the sessions until ctx ends; it then withdraws every route, gives
@@ -52,9 +56,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 	if err := s.start(ctx); err != nil {
 		return fmt.Errorf("bgp: %w", err)
 	}
-	<-ctx.Done()
+	err := s.serve(ctx)
 	end := context.WithoutCancel(ctx)
-	err := s.Announce(end, nil)
+	err = errors.Join(err, s.Announce(end, nil))
 	s.mu.Lock()
 	s.running = false
 	s.mu.Unlock()
@@ -62,6 +66,35 @@ func (s *Speaker) Run(ctx context.Context) error {
 		time.Sleep(flushTime)
 	}
 	return errors.Join(err, s.server.StopBgp(end, &api.StopBgpRequest{}))
+}
+
+// serve runs what goes on beside the sessions until ctx ends or one of it
+// fails.
+func (s *Speaker) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var tasks []func(context.Context) error
+	if slices.ContainsFunc(s.options.Peers, func(p Peer) bool { return p.BFD != BFD{} }) {
+		tasks = append(tasks, s.monitor.Run, s.watchBFD)
+	}
+	for i := range s.options.Peers {
+		if s.options.Peers[i].Interface != "" {
+			tasks = append(tasks, func(ctx context.Context) error { return s.discover(ctx, i) })
+		}
+	}
+	errs := make(chan error, len(tasks))
+	for _, task := range tasks {
+		go func() {
+			defer cancel() // the others end with it
+			errs <- task(ctx)
+		}()
+	}
+	<-ctx.Done()
+	var all []error
+	for range tasks {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
 }
 
 // start opens the sessions and announces what is wanted already.
@@ -80,7 +113,7 @@ func (s *Speaker) start(ctx context.Context) error {
 	if err := s.setPolicies(ctx); err != nil {
 		return err
 	}
-	if err := s.server.WatchEvent(ctx, &api.WatchEventRequest{Peer: &api.WatchEventRequest_Peer{}}, s.peers.event(s.log)); err != nil {
+	if err := s.server.WatchEvent(ctx, &api.WatchEventRequest{Peer: &api.WatchEventRequest_Peer{}}, s.event); err != nil {
 		return err
 	}
 	// The routes first: a peer gets them all with its first update.
@@ -93,11 +126,14 @@ func (s *Speaker) start(ctx context.Context) error {
 	}
 	for i := range s.options.Peers {
 		p := &s.options.Peers[i]
-		if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(p)}); err != nil {
-			return fmt.Errorf("peer %v: %w", p.Address, err)
+		if !p.Address.IsValid() {
+			continue // until it is found
+		}
+		if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(p, p.Address)}); err != nil {
+			return fmt.Errorf("peer %s: %w", p.Name, err)
 		}
 	}
-	return nil
+	return s.monitored()
 }
 
 // Announce makes routes what is announced: what is new or changed is sent,

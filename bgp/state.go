@@ -3,11 +3,14 @@ package bgp
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
+
+	"github.com/uvs-project/uvs/bgp/bfd"
 )
 
 // State is where a session stands (RFC 4271 section 8.2.2).
@@ -41,33 +44,69 @@ type PeerStats struct {
 	Downs     uint64    // and how often it ended
 	Announced int       // routes that the peer has from us; 0 unless established
 	Refused   uint64    // routes that it sent and that are refused; 0 unless established
-	LastError string    // why there is no session, or why there was none; empty since the start
+	LastError string    // why there is no session, or why there was none; empty if there always was
+
+	BFD *bfd.PeerStats // nil: none
 }
 
 // peerTable is what is known of the sessions.
 type peerTable struct {
 	mu    sync.Mutex
-	peers map[string]*peerState // by Peer.key; the map itself never changes
+	peers []*peerState          // as Options.Peers
+	byKey map[string]*peerState // by how GoBGP calls a peer, which is its address
 }
 
 // peerState is one peer's; guarded by the table's mu.
 type peerState struct {
 	PeerStats
+	addr     netip.Addr // not valid until the peer is found
 	password bool
 	cause    string // of the end of the session that is established; empty while it lives
 	said     string // the error that was logged last, since the session's end
 }
 
 func newPeerTable(o *Options) *peerTable {
-	t := &peerTable{peers: map[string]*peerState{}}
+	t := &peerTable{byKey: map[string]*peerState{}}
 	for i := range o.Peers {
 		p := &o.Peers[i]
-		t.peers[p.key()] = &peerState{
+		t.peers = append(t.peers, &peerState{
 			PeerStats: PeerStats{Peer: p.Name, AS: p.AS, State: Idle, Since: time.Now()},
 			password:  p.Password != "",
-		}
+		})
+		t.found(i, p.Address)
 	}
 	return t
+}
+
+// found notes at which address peer i is.
+func (t *peerTable) found(i int, at netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[i]
+	delete(t.byKey, p.addr.String())
+	p.addr = at
+	if at.IsValid() {
+		t.byKey[at.String()] = p
+	}
+}
+
+// address is where peer i is.
+func (t *peerTable) address(i int) netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peers[i].addr
+}
+
+// keyOf is how GoBGP calls the peer of a name; empty until it is found.
+func (t *peerTable) keyOf(name string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.peers {
+		if p.Peer == name && p.addr.IsValid() {
+			return p.addr.String()
+		}
+	}
+	return ""
 }
 
 func (t *peerTable) anyUp() bool {
@@ -86,32 +125,37 @@ var states = map[api.PeerState_SessionState]State{
 	api.PeerState_OPENSENT: OpenSent, api.PeerState_OPENCONFIRM: OpenConfirm, api.PeerState_ESTABLISHED: Established,
 }
 
-// event follows the sessions' states.
-func (t *peerTable) event(log *slog.Logger) func(*api.WatchEventResponse) {
-	return func(r *api.WatchEventResponse) {
-		e := r.GetPeer()
-		if e == nil || e.Type != api.WatchEventResponse_PeerEvent_STATE {
-			return
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		p := t.peers[e.Peer.State.NeighborAddress]
-		state, known := states[e.Peer.State.SessionState]
-		if p == nil || !known {
-			return
-		}
-		was := p.State
-		p.State = state
-		switch {
-		case state == Established && was != Established:
-			p.Since, p.cause, p.said = time.Now(), "", ""
-			p.Ups++
-			log.Info("BGP session established", "peer", p.Peer, "as", p.AS)
-		case was == Established && state != Established:
-			p.Since, p.said = time.Now(), p.cause
-			p.Downs++
-			log.Warn("BGP session lost", "peer", p.Peer, "as", p.AS, "reason", p.cause)
-		}
+// event follows the sessions' states. An event does not say the zone of a
+// link-local address, which two peers may share, so all are asked.
+func (s *Speaker) event(e *api.WatchEventResponse) {
+	if p := e.GetPeer(); p == nil || p.Type != api.WatchEventResponse_PeerEvent_STATE {
+		return
+	}
+	// It fails only where no speaker runs.
+	_ = s.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
+		s.peers.is(s.log, p.State.NeighborAddress, states[p.State.SessionState])
+	})
+}
+
+// is notes a session's state.
+func (t *peerTable) is(log *slog.Logger, key string, state State) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.byKey[key]
+	if p == nil || state == "" {
+		return
+	}
+	was := p.State
+	p.State = state
+	switch {
+	case state == Established && was != Established:
+		p.Since, p.cause, p.said = time.Now(), "", ""
+		p.Ups++
+		log.Info("BGP session established", "peer", p.Peer, "as", p.AS)
+	case was == Established && state != Established:
+		p.Since, p.said = time.Now(), p.cause
+		p.Downs++
+		log.Warn("BGP session lost", "peer", p.Peer, "as", p.AS, "reason", p.cause)
 	}
 }
 
@@ -119,7 +163,7 @@ func (t *peerTable) event(log *slog.Logger) func(*api.WatchEventResponse) {
 func (t *peerTable) failed(log *slog.Logger, key, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.peers[key]
+	p := t.byKey[key]
 	if p == nil {
 		return
 	}
@@ -134,11 +178,24 @@ func (t *peerTable) failed(log *slog.Logger, key, why string) {
 	log.Warn("no BGP session", "peer", p.Peer, "as", p.AS, "reason", why)
 }
 
+// absent notes why peer i was not found.
+func (t *peerTable) absent(log *slog.Logger, i int, why string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[i]
+	p.LastError = why
+	if p.said == why {
+		return
+	}
+	p.said = why
+	log.Warn("BGP peer not found", "peer", p.Peer, "reason", why)
+}
+
 // broke notes why a session ended, unless a better reason is known.
 func (t *peerTable) broke(key, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.peers[key]; p != nil && p.cause == "" {
+	if p := t.byKey[key]; p != nil && p.cause == "" {
 		p.LastError, p.cause = why, why
 	}
 }
@@ -146,6 +203,10 @@ func (t *peerTable) broke(key, why string) {
 // Stats is what the speaker does now. It may be called at any time.
 func (s *Speaker) Stats() Stats {
 	refused := s.refused()
+	liveness := map[string]bfd.PeerStats{}
+	for _, b := range s.monitor.Stats() {
+		liveness[b.Name] = b
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{Routes: len(s.announced)}
@@ -153,9 +214,12 @@ func (s *Speaker) Stats() Stats {
 	defer s.peers.mu.Unlock()
 	for i := range s.options.Peers {
 		p := &s.options.Peers[i]
-		ps := s.peers.peers[p.key()].PeerStats
+		ps := s.peers.peers[i].PeerStats
+		if b, there := liveness[p.Name]; there {
+			ps.BFD = &b
+		}
 		if ps.State == Established {
-			ps.Refused = refused[p.key()]
+			ps.Refused = refused[s.peers.peers[i].addr.String()]
 			for _, r := range s.announced {
 				if r.goesTo(p) {
 					ps.Announced++

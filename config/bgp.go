@@ -63,6 +63,15 @@ type Peer struct {
 	NextHop6     netip.Addr    `mapstructure:"next_hop_ipv6"`
 	AddPath      bool          `mapstructure:"add_path"`
 	MaxReceived  int           `mapstructure:"max_received"`
+	BFD          BFD           `mapstructure:"bfd"`
+}
+
+// BFD is how the loss of a peer is found out in less than its hold time. Not
+// enabled, the rest is zero after Parse.
+type BFD struct {
+	Enabled    bool          `mapstructure:"enabled"`
+	Interval   time.Duration `mapstructure:"interval"`
+	Multiplier int           `mapstructure:"multiplier"`
 }
 
 // Name is how the file calls the peer: by its address or interface.
@@ -161,6 +170,10 @@ func (fs *faults) inheritBGP() {
 	b := &fs.cfg.BGP
 	for i := range b.Peers {
 		p := &b.Peers[i]
+		if p.BFD.Enabled {
+			p.BFD.Interval = cmp.Or(p.BFD.Interval, 300*time.Millisecond)
+			p.BFD.Multiplier = cmp.Or(p.BFD.Multiplier, 3)
+		}
 		switch {
 		case len(p.Families) > 0:
 		case p.Interface != "":

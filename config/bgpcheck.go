@@ -20,6 +20,9 @@ const (
 	maxRetry    = time.Hour  // between attempts
 	maxRestart  = 4095       // seconds; 12 bits (RFC 4724 section 3)
 	maxRoutes   = 10_000_000 // a few gigabytes of refused routes
+
+	minBFD = 10 * time.Millisecond // below it a busy host is taken for dead
+	maxBFD = time.Minute           // above it the hold time is faster
 )
 
 func (fs *faults) checkBGP() {
@@ -164,6 +167,7 @@ func (fs *faults) checkPeer(path string, p *Peer, before []Peer) {
 		fs.add(path+".next_hop_ipv6", "missing: the session is IPv4, so it must be said where packets to IPv6 VIPs go, an IPv6 address of this host")
 	}
 	fs.between(path+".max_received", p.MaxReceived, 1, maxRoutes)
+	fs.checkBFD(path+".bfd", p.BFD)
 }
 
 func (fs *faults) checkPeerAddress(path string, p *Peer, before []Peer) {
@@ -189,6 +193,22 @@ func (fs *faults) checkPeerAddress(path string, p *Peer, before []Peer) {
 			fs.add(path+".address", "%s is a peer already", p.Name())
 		}
 	}
+}
+
+func (fs *faults) checkBFD(path string, b BFD) {
+	switch {
+	case !b.Enabled && b != BFD{}:
+		fs.add(path+".enabled", "must be true for the other keys to count")
+		return
+	case !b.Enabled:
+		return
+	case fs.cfg.BGP.GracefulRestart != 0:
+		fs.add(path, "BFD drops routes at once that bgp.graceful_restart keeps; one of the two")
+	}
+	if b.Interval < minBFD || b.Interval > maxBFD || b.Interval%time.Millisecond != 0 {
+		fs.add(path+".interval", "%v is out of range, whole milliseconds from %v to %v", b.Interval, minBFD, maxBFD)
+	}
+	fs.between(path+".multiplier", b.Multiplier, 2, 255)
 }
 
 // ourselves says what makes an address one of the director's.
@@ -236,8 +256,8 @@ func (fs *faults) checkPeerTransport(path string, p *Peer) {
 	switch {
 	case p.Multihop > 0 && (p.Interface != "" || p.Address.Zone() != ""):
 		fs.add(path+".multihop", "the peer is on the link itself")
-	case p.Multihop > 0 && p.AS == fs.cfg.BGP.AS && !p.TTLSecurity:
-		fs.add(path+".multihop", "the peer is of our own AS, which may be any number of hops away")
+	case p.Multihop > 0 && p.AS == fs.cfg.BGP.AS && !p.TTLSecurity && !p.BFD.Enabled:
+		fs.add(path+".multihop", "the peer is of our own AS, which may be any number of hops away; the number only counts for ttl_security and bfd")
 	}
 }
 

@@ -38,7 +38,7 @@ bgp:
   as: 65011
   router_id: 192.0.2.1
   listen_port: 1179
-  graceful_restart: 2m
+  graceful_restart: off
   communities: [site, no-export]
   community_names: [{name: site, value: "65011:1:2"}]
   local_preference: 200
@@ -48,7 +48,7 @@ bgp:
   peers:
     - {address: 192.0.2.9, as: 65000, local_address: 192.0.2.1, port: 1790, password: s3cret, passive: true, multihop: 3, ttl_security: true,
        hold_time: 30s, connect_retry: 10s, families: [ipv6, ipv4], next_hop_ipv4: 192.0.2.2, next_hop_ipv6: "2001:db8::2", add_path: true, max_received: 5}
-    - {interface: eth0, as: 65001}
+    - {interface: eth0, as: 65001, bfd: {enabled: true, interval: 100ms, multiplier: 5}}
 services:
   - name: web
     listen: ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"]
@@ -82,7 +82,7 @@ admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
 as = 65011
 router_id = "192.0.2.1"
 listen_port = 1179
-graceful_restart = "2m"
+graceful_restart = "off"
 communities = ["site", "no-export"]
 community_names = [{name = "site", value = "65011:1:2"}]
 local_preference = 200
@@ -108,6 +108,7 @@ max_received = 5
 [[bgp.peers]]
 interface = "eth0"
 as = 65001
+bfd = {enabled = true, interval = "100ms", multiplier = 5}
 [addresses]
 tunnel_source = ["192.0.2.11", "2001:db8::11"]
 fullnat_pool = ["198.51.100.0/29", "2001:db8:f::/124"]
@@ -140,13 +141,13 @@ const fullJSON = `{
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
   "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
-"bgp": {"as": 65011, "router_id": "192.0.2.1", "listen_port": 1179, "graceful_restart": "2m",
+"bgp": {"as": 65011, "router_id": "192.0.2.1", "listen_port": 1179, "graceful_restart": "off",
   "communities": ["site", "no-export"], "community_names": [{"name": "site", "value": "65011:1:2"}],
   "local_preference": 200, "med": 10, "prepend": 1, "aggregates": [{"prefix": "203.0.113.0/24", "only": true}],
   "peers": [{"address": "192.0.2.9", "as": 65000, "local_address": "192.0.2.1", "port": 1790, "password": "s3cret",
     "passive": true, "multihop": 3, "ttl_security": true, "hold_time": "30s", "connect_retry": "10s", "families": ["ipv6", "ipv4"],
     "next_hop_ipv4": "192.0.2.2", "next_hop_ipv6": "2001:db8::2", "add_path": true, "max_received": 5},
-    {"interface": "eth0", "as": 65001}]},
+    {"interface": "eth0", "as": 65001, "bfd": {"enabled": true, "interval": "100ms", "multiplier": 5}}]},
 "services": [{
   "name": "web",
   "listen": ["203.0.113.10:80/tcp", "[2001:db8:a::10]:8000-8010/udp", "203.0.113.11:0/sctp"],
@@ -178,7 +179,7 @@ var fullConfig = &Config{
 	},
 	Admin: Admin{Socket: "/tmp/uvs.sock", Listen: netip.MustParseAddrPort("[::1]:9999")},
 	BGP: BGP{
-		AS: 65011, RouterID: netip.MustParseAddr("192.0.2.1"), ListenPort: 1179, GracefulRestart: Restart(2 * time.Minute),
+		AS: 65011, RouterID: netip.MustParseAddr("192.0.2.1"), ListenPort: 1179,
 		Communities: []string{"site", "no-export"}, CommunityNames: []CommunityName{{Name: "site", Value: "65011:1:2"}},
 		LocalPreference: 200, MED: 10, Prepend: 1,
 		Aggregates: []Aggregate{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Only: true}},
@@ -189,7 +190,7 @@ var fullConfig = &Config{
 			AddPath: true, MaxReceived: 5,
 		}, {
 			Interface: "eth0", AS: 65001, Port: 179, HoldTime: 9 * time.Second, ConnectRetry: 5 * time.Second,
-			Families: []Family{IPv4, IPv6}, MaxReceived: 100_000,
+			Families: []Family{IPv4, IPv6}, MaxReceived: 100_000, BFD: BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
 		}},
 	},
 	Services: []Service{{

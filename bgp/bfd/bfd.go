@@ -36,9 +36,11 @@ type Peer struct {
 	Address netip.Addr // with a zone where it is link-local
 	Local   netip.Addr // where packets come from; zero: as the host routes
 
-	// Multihop is how many hops away the peer may be. Zero: it is on the same
-	// link, and every packet of it must have the TTL 255.
-	Multihop int
+	// Multihop: the peer is not on the same link. One that is must send with
+	// the TTL 255, so nobody beyond the link can speak for it (RFC 5881 section
+	// 5); of one that is not no TTL is asked for (RFC 5883) but MinTTL.
+	Multihop bool
+	MinTTL   int
 
 	Interval   time.Duration // between packets, ours and those we can take
 	Multiplier uint8         // after so many intervals of ours the peer takes us for lost

@@ -3,6 +3,7 @@ package bfd
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/netip"
@@ -38,6 +39,9 @@ type loop struct {
 	listeners []*listener
 	polled    []unix.PollFd // the eventfd, then the listeners
 	out       []byte
+
+	retryAt time.Duration // what could not be opened is tried again then; 0: all is open
+	said    string        // why it could not
 }
 
 // A link is a session with its peer and its socket.
@@ -95,9 +99,7 @@ func (l *loop) now() time.Duration { return time.Since(l.start) }
 
 // step waits for a packet, a deadline or a wish, and does what it asks for.
 func (l *loop) step() error {
-	if err := l.takePeers(); err != nil {
-		return err
-	}
+	l.takePeers()
 	if err := l.wait(); err != nil {
 		return err
 	}
@@ -121,6 +123,9 @@ func (l *loop) wait() error {
 	next := time.Duration(1<<63 - 1)
 	for _, s := range l.sessions {
 		next = min(next, s.next())
+	}
+	if l.retryAt != 0 {
+		next = min(next, l.retryAt)
 	}
 	var timeout *unix.Timespec
 	if next != 1<<63-1 {
@@ -167,7 +172,7 @@ func (l *loop) read(in *listener) {
 // address must fit in both cases: nobody else speaks for a peer.
 func (l *loop) find(p packet, multihop bool, from netip.Addr, ifindex int) *link {
 	for _, s := range l.sessions {
-		if (s.peer.Multihop > 0) != multihop || s.peer.Address.WithZone("") != from || s.zone != 0 && s.zone != ifindex {
+		if s.peer.Multihop != multihop || s.peer.Address.WithZone("") != from || s.zone != 0 && s.zone != ifindex {
 			continue
 		}
 		if p.yours == 0 || p.yours == s.mine {
@@ -177,9 +182,13 @@ func (l *loop) find(p packet, multihop bool, from netip.Addr, ifindex int) *link
 	return nil
 }
 
-// minTTL is the least that a packet of the peer can have, if the peer is not
-// further away than it is said to be (RFC 5881 section 5, RFC 5082).
-func (s *link) minTTL() int { return maxTTL - max(0, s.peer.Multihop-1) }
+// minTTL is the least that a packet of the peer can have.
+func (s *link) minTTL() int {
+	if s.peer.Multihop {
+		return s.peer.MinTTL
+	}
+	return maxTTL
+}
 
 func (l *loop) send(s *link, p packet) {
 	l.out = p.append(l.out[:0])
@@ -232,29 +241,32 @@ func (l *loop) publish(s *link) {
 	l.m.mu.Unlock()
 }
 
-// takePeers brings the sessions to what Set wanted.
-func (l *loop) takePeers() error {
+// takePeers brings the sessions to what Set wanted. What cannot be had now,
+// such as an interface that is not there, is tried again; the other sessions
+// do not suffer.
+func (l *loop) takePeers() {
 	l.m.mu.Lock()
 	peers, fresh := l.m.peers, l.m.fresh
 	l.m.fresh = false
 	l.m.mu.Unlock()
-	if !fresh {
-		return nil
+	if !fresh && (l.retryAt == 0 || l.now() < l.retryAt) {
+		return
 	}
 	old := map[Peer]*link{}
 	for _, s := range l.sessions {
 		old[s.peer] = s
 	}
+	var errs []error
 	var sessions []*link
 	for _, p := range peers {
-		if s := old[p]; s != nil {
-			sessions = append(sessions, s)
-			delete(old, p)
-			continue
-		}
-		s, err := l.open(p)
-		if err != nil {
-			return fmt.Errorf("peer %s: %w", p.Name, err)
+		s := old[p]
+		delete(old, p)
+		if s == nil {
+			var err error
+			if s, err = l.open(p); err != nil {
+				errs = append(errs, fmt.Errorf("peer %s: %w", p.Name, err))
+				continue
+			}
 		}
 		sessions = append(sessions, s)
 	}
@@ -265,7 +277,24 @@ func (l *loop) takePeers() error {
 	for _, s := range sessions {
 		l.publish(s)
 	}
-	return l.listen()
+	l.tried(errors.Join(errors.Join(errs...), l.listen()))
+}
+
+// retryEvery is how often what could not be opened is tried again.
+const retryEvery = time.Second
+
+// tried notes whether all that is wanted is open.
+func (l *loop) tried(err error) {
+	l.retryAt = 0
+	if err == nil {
+		l.said = ""
+		return
+	}
+	l.retryAt = l.now() + retryEvery
+	if text := err.Error(); text != l.said {
+		l.said = text
+		l.m.log.Error("BFD cannot watch every peer", "error", text)
+	}
 }
 
 // open starts a session.
@@ -280,7 +309,7 @@ func (l *loop) open(p Peer) (*link, error) {
 	}
 	s := &link{
 		session: newSession(p.Interval, p.Multiplier, l.discriminator(), l.random),
-		peer:    p, fd: fd, to: sockaddr(p.Address, zone, l.port(p.Multihop > 0), p.Address.Is6()), zone: zone,
+		peer:    p, fd: fd, to: sockaddr(p.Address, zone, l.port(p.Multihop), p.Address.Is6()), zone: zone,
 	}
 	s.stats = PeerStats{Name: p.Name, Since: time.Now()}
 	s.sendAt = l.now()
@@ -314,7 +343,7 @@ func (l *loop) listen() error {
 	type kind struct{ v6, multihop bool }
 	need := map[kind]bool{}
 	for _, s := range l.sessions {
-		need[kind{s.peer.Address.Is6(), s.peer.Multihop > 0}] = true
+		need[kind{s.peer.Address.Is6(), s.peer.Multihop}] = true
 	}
 	var keep []*listener
 	for _, in := range l.listeners {
@@ -327,10 +356,12 @@ func (l *loop) listen() error {
 		keep = append(keep, in)
 	}
 	l.listeners = keep
+	var errs []error
 	for k := range need {
 		in, err := openListener(l.m.listenOn, k.v6, k.multihop, l.port(k.multihop))
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		l.listeners = append(l.listeners, in)
 	}
@@ -338,7 +369,7 @@ func (l *loop) listen() error {
 	for _, in := range l.listeners {
 		l.polled = append(l.polled, unix.PollFd{Fd: int32(in.fd), Events: unix.POLLIN})
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (l *loop) close() {

@@ -118,7 +118,7 @@ func TestMonitorsFindEachOther(t *testing.T) {
 		peer Peer
 	}{
 		{"on one link", fast},
-		{"over hops", Peer{Interval: 50 * time.Millisecond, Multiplier: 3, Multihop: 3}},
+		{"over hops", Peer{Interval: 50 * time.Millisecond, Multiplier: 3, Multihop: true, MinTTL: 253}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b, logs, stops := pair(t, tt.peer)
@@ -242,19 +242,18 @@ func TestSessionsHoldWhileProcessorsAreTaken(t *testing.T) {
 	}
 }
 
-func TestPortInUseIsSaid(t *testing.T) {
+func TestPortInUseIsSaidAndTriedAgain(t *testing.T) {
 	ports := freePorts(t)
 	other, err := net.ListenPacket("udp4", netip.AddrPortFrom(left, uint16(ports[0])).String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Close()
-	m := New(slog.New(slog.DiscardHandler))
-	m.ports, m.listenOn = ports, left
-	if err := m.Set([]Peer{{Name: "x", Address: right, Interval: time.Second, Multiplier: 3}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another program") {
-		t.Errorf("%v", err)
-	}
+	peer := fast
+	peer.Name, peer.Address, peer.Local = "right", right, left
+	m, log, _ := runMonitor(t, left, ports, peer)
+	await(t, m, "the fault in the log", func(PeerStats) bool { return strings.Contains(log.String(), "another program") })
+	other.Close()
+	peer.Name, peer.Address, peer.Local = "left", left, right
+	runMonitor(t, right, ports, peer)
+	await(t, m, "up", up)
 }
