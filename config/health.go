@@ -23,13 +23,17 @@ type Health struct {
 	Rise         int           `mapstructure:"rise"`          // good checks in a row that bring a real server up
 	Fall         int           `mapstructure:"fall"`          // bad ones that bring it down
 
-	Method string `mapstructure:"method"`
-	Path   string `mapstructure:"path"`
-	Host   string `mapstructure:"host"`
-	Send   string `mapstructure:"send"`
-	Expect Expect `mapstructure:"expect"` // http, https: status codes as ParseCodes reads them; else a text
-	Body   string `mapstructure:"expect_body"`
-	TLS    TLS    `mapstructure:"tls"`
+	Method  string   `mapstructure:"method"`
+	Path    string   `mapstructure:"path"`
+	Host    string   `mapstructure:"host"`
+	Send    string   `mapstructure:"send"`
+	Expect  Expect   `mapstructure:"expect"` // http, https: status codes as ParseCodes reads them; else a text
+	Body    string   `mapstructure:"expect_body"`
+	TLS     TLS      `mapstructure:"tls"`
+	Name    string   `mapstructure:"name"`
+	Record  string   `mapstructure:"record"`
+	Service string   `mapstructure:"service"`
+	Command []string `mapstructure:"command"`
 }
 
 // TLS is how a check secures its connection.
@@ -83,6 +87,9 @@ func (h *Health) inherit() {
 		return
 	}
 	h.FastInterval = cmp.Or(h.FastInterval, h.Interval/4)
+	if h.Type == "dns" {
+		h.Record = cmp.Or(h.Record, "A")
+	}
 	if h.WantsCodes() {
 		h.Method = cmp.Or(h.Method, "GET")
 		h.Path = cmp.Or(h.Path, "/")
@@ -95,8 +102,10 @@ func (h *Health) WantsCodes() bool { return checkKeys[h.Type].http }
 
 // A checkKind says what a type of check needs and takes.
 type checkKind struct {
-	over Protocol // what it is sent by; empty: it has no port
+	over Protocol // what it is sent by; empty: it has no port of its own
+	port bool     // it takes a port all the same
 	keys []string // of its own
+	need string   // the one of them that must be given
 	http bool
 }
 
@@ -104,10 +113,19 @@ var (
 	httpKeys = []string{"method", "path", "host", "expect", "expect_body"}
 
 	checkKeys = map[string]checkKind{
-		"none":  {},
-		"tcp":   {over: TCP, keys: []string{"send", "expect"}},
-		"http":  {over: TCP, http: true, keys: httpKeys},
-		"https": {over: TCP, http: true, keys: append([]string{"tls"}, httpKeys...)},
+		"dns":    {over: UDP, keys: []string{"name", "record", "expect"}, need: "name"},
+		"grpc":   {over: TCP, keys: []string{"service"}},
+		"grpcs":  {over: TCP, keys: []string{"service", "host", "tls"}},
+		"http":   {over: TCP, http: true, keys: httpKeys},
+		"https":  {over: TCP, http: true, keys: append([]string{"tls"}, httpKeys...)},
+		"icmp":   {},
+		"none":   {},
+		"redis":  {over: TCP},
+		"script": {port: true, keys: []string{"command"}, need: "command"},
+		"smtp":   {over: TCP, keys: []string{"host"}},
+		"tcp":    {over: TCP, keys: []string{"send", "expect"}},
+		"tls":    {over: TCP, keys: []string{"host", "tls"}},
+		"udp":    {over: UDP, keys: []string{"send", "expect"}, need: "send"},
 	}
 )
 
@@ -119,10 +137,12 @@ func checkNames() []string { return slices.Sorted(maps.Keys(checkKeys)) }
 func (s *Service) CheckPort(rs *RealServer) uint16 {
 	kind := checkKeys[s.Health.Type]
 	switch {
-	case kind.over == "":
-		return 0
 	case s.Health.Port != 0:
 		return uint16(s.Health.Port)
+	case kind.port:
+		return rs.Address.Port()
+	case kind.over == "":
+		return 0
 	}
 	var port uint16
 	fits := false
@@ -156,7 +176,7 @@ func (fs *faults) checkHealth(path string, s *Service) {
 		fs.add(path+".type", "%q is none of %s", h.Type, strings.Join(checkNames(), ", "))
 		return
 	}
-	fs.checkUnusedKeys(path, h, kind)
+	fs.checkKeysOf(path, h, kind)
 	if h.Type == "none" {
 		return
 	}
@@ -177,18 +197,25 @@ func (fs *faults) checkHealth(path string, s *Service) {
 	if slices.Contains(kind.keys, "tls") {
 		fs.checkTLS(path+".tls", h)
 	}
+	if len(h.Command) > 0 {
+		fs.checkFile(path+".command[0]", h.Command[0])
+	}
 	fs.checkCheckPort(path, s, kind)
 }
 
-// checkUnusedKeys notes keys that say something to another type of check.
-func (fs *faults) checkUnusedKeys(path string, h *Health, kind checkKind) {
+// checkKeysOf notes keys that say something to another type of check, and the
+// one that is missing for this.
+func (fs *faults) checkKeysOf(path string, h *Health, kind checkKind) {
 	v := reflect.ValueOf(*h)
 	for i := range v.NumField() {
 		key := v.Type().Field(i).Tag.Get("mapstructure")
+		if key == kind.need && v.Field(i).IsZero() {
+			fs.add(path+"."+key, "missing, and a check of type %s is nothing without it", h.Type)
+		}
 		if commonKeys[key] || v.Field(i).IsZero() || slices.Contains(kind.keys, key) {
 			continue
 		}
-		if key == "port" && kind.over != "" {
+		if key == "port" && (kind.over != "" || kind.port) {
 			continue
 		}
 		fs.add(path+"."+key, "a check of type %s has no %s", h.Type, key)

@@ -58,6 +58,8 @@ func TestCheckPort(t *testing.T) {
 		{"the listen's", checked("{type: tcp}", "mode: nat", `real_servers: [{address: 192.0.2.1}]`), 80},
 		{"that of the listen with the protocol of the check", checked("{type: tcp}", `listen: ["203.0.113.10:53/udp", "203.0.113.10:54/tcp"]`, "mode: nat", `real_servers: [{address: 192.0.2.1}]`), 54},
 		{"that which both listens share", checked("{type: tcp}", `listen: ["203.0.113.10:80/tcp", "[2001:db8:a::10]:80/tcp"]`, "mode: tun", `real_servers: [{address: 192.0.2.1}]`), 80},
+		{"that of the UDP listen for dns", checked("{type: dns, name: a.}", `listen: ["203.0.113.10:53/udp", "203.0.113.10:54/tcp"]`, "mode: nat", `real_servers: [{address: 192.0.2.1}]`), 53},
+		{"none for icmp", checked("{type: icmp}", "mode: nat", `real_servers: [{address: "192.0.2.1:8080"}]`), 0},
 		{"none for a check that has none", checked("{type: none}", "mode: nat", `real_servers: [{address: "192.0.2.1:8080"}]`), 0},
 	}
 	for _, tt := range tests {
@@ -91,6 +93,11 @@ func TestHealthFaults(t *testing.T) {
 		{"a time limit beyond the interval", checked("{type: tcp, timeout: 3s}"), []string{".timeout: 3s is out of range, 1ms to 2s"}},
 		{"status codes that are none, and a path", checked("{type: http, expect: fine, path: x}"), []string{
 			`.expect: "fine" is not a list of status codes such as 200-299, 301`, `.path: "x" does not begin with /`}},
+		{"checks without what they are about", checked("{type: udp}", `listen: ["203.0.113.10:53/udp"]`), []string{".send: missing, and a check of type udp is nothing without it"}},
+		{"dns without a name", checked("{type: dns}", `listen: ["203.0.113.10:53/udp"]`), []string{".name: missing, and a check of type dns is nothing without it"}},
+		{"a script without a command", checked("{type: script}"), []string{".command: missing, and a check of type script is nothing without it"}},
+		{"a script that depends on where uvs was started", checked("{type: script, command: [check.sh, x]}"), []string{`.command[0]: "check.sh" must be an absolute path`}},
+		{"dns for a service of TCP only", checked("{type: dns, name: a.}"), []string{".port: missing: a check of type dns goes over udp, and no listen of the service does"}},
 		{"half a certificate, relative", checked("{type: https, tls: {cert: x.pem, ca: ca.pem}}"), []string{
 			`.tls.ca: "ca.pem" must be an absolute path`, `.tls.cert: "x.pem" must be an absolute path`, ".tls: cert and key belong together",
 			".tls.server_name: missing: ca is given, so the name that the certificate must have is needed, here or as host"}},

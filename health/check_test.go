@@ -174,13 +174,18 @@ func TestNewRefuses(t *testing.T) {
 		options Options
 		want    string
 	}{
-		{"an unknown type", Options{Type: "guess"}, `check "guess": none of http, https, none, tcp`},
+		{"an unknown type", Options{Type: "guess"}, `check "guess": none of dns, grpc, grpcs, http, https, icmp, none, redis, script, smtp, tcp, tls, udp`},
 		{"a method that is none", Options{Type: "http", Method: "a b"}, "invalid method"},
 		{"a path that is none", Options{Type: "http", Path: "x"}, `path "x"`},
 		{"a path with a line break", Options{Type: "http", Path: "/a\r\nX: y"}, `path "/a\r\nX: y"`},
 		{"a CA that is not there", Options{Type: "https", TLS: TLS{CA: "/nowhere"}}, "CA: open /nowhere"},
 		{"a CA without a certificate", Options{Type: "https", TLS: TLS{CA: empty}}, "no certificate in it"},
 		{"a CA without a name", Options{Type: "https", TLS: TLS{CA: SystemCA}}, "without a name"},
+		{"a name that is none", Options{Type: "dns", Name: strings.Repeat("x", 64)}, "name "},
+		{"a record that is not known", Options{Type: "dns", Name: "a.", Record: "HINFO"}, `record "HINFO" is not known`},
+		{"no command", Options{Type: "script"}, "no command"},
+		{"a command that is not there", Options{Type: "script", Command: []string{"/nowhere"}}, "command: "},
+		{"a command that is no program", Options{Type: "script", Command: []string{empty}}, "permission denied"},
 		{"a certificate without a key", Options{Type: "https", TLS: TLS{Cert: empty}}, "client certificate: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -222,3 +227,5 @@ func TestConnectionsArePreparedAndLetGo(t *testing.T) {
 		t.Errorf("not prepared: %v", err)
 	}
 }
+
+func target(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

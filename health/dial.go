@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dial connects to the target by network, tcp or udp. The connection has the
+// dial connects to the target by network: tcp, udp, or ip with a protocol. The connection has the
 // deadline of ctx. It leaves nothing behind when it is closed: a TCP
 // connection that the real server has not closed yet is reset, so that checks
 // use up no ports.
@@ -36,8 +36,12 @@ func (t Target) dial(ctx context.Context, network string) (net.Conn, error) {
 			return err
 		}
 	}
+	address := t.Addr.String()
+	if strings.HasPrefix(network, "ip") {
+		address = t.Addr.Addr().String()
+	}
 	var err error
-	if conn.Conn, err = d.DialContext(ctx, network, t.Addr.String()); err != nil {
+	if conn.Conn, err = d.DialContext(ctx, network, address); err != nil {
 		conn.done()
 		return nil, err
 	}

@@ -43,9 +43,18 @@ type Target struct {
 // builders lists every check by its name in the configuration. Type none is
 // no check and has no line.
 var builders = map[string]func(*Options) (Check, error){
-	"http":  newHTTP,
-	"https": newHTTPS,
-	"tcp":   newTCP,
+	"dns":    newDNS,
+	"grpc":   newGRPC,
+	"grpcs":  newGRPCS,
+	"http":   newHTTP,
+	"https":  newHTTPS,
+	"icmp":   newICMP,
+	"redis":  newRedis,
+	"script": newScript,
+	"smtp":   newSMTP,
+	"tcp":    newTCP,
+	"tls":    newSecured,
+	"udp":    newUDP,
 }
 
 // None is the type of check that takes every real server as up.
@@ -57,13 +66,18 @@ type Options struct {
 
 	Method string  // http, https: default GET
 	Path   string  // http, https: default /
-	Host   string  // http, https: the Host header; default the target's address
+	Host   string  // http, https: the Host header, default the target's address; smtp: who greets, default localhost
 	Expect []Codes // http, https: the status codes that are good; default 200 to 399
 	Body   string  // http, https: a text that the first 64 KiB of the answer must hold
-	TLS    TLS     // https
+	TLS    TLS     // https, grpcs, tls
 
-	Send    string // tcp: what is sent after connecting
-	Receive string // tcp: what the answer must hold
+	Send    string // tcp, udp: what is sent
+	Receive string // tcp, udp: a text that the answer must hold; dns: a record that must be among the answers
+
+	Name    string   // dns: what is asked for
+	Record  string   // dns: and of what type; default A
+	Service string   // grpc, grpcs: whose health; empty: that of the whole server
+	Command []string // script: the program and its arguments
 }
 
 // Codes is a range of HTTP status codes, both included.

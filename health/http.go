@@ -65,11 +65,9 @@ func (c *web) Check(ctx context.Context, to Target) error {
 	}
 	defer conn.Close()
 	if c.tls != nil {
-		secured := tls.Client(conn, c.tls)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS: %w", err)
+		if conn, err = handshakeTLS(ctx, conn, c.tls); err != nil {
+			return err
 		}
-		conn = secured
 	}
 	host := c.host
 	if host == "" {

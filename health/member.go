@@ -18,14 +18,6 @@ type Member struct {
 	SlowStart time.Duration // for so long a real server that came back is in SlowStart; 0: not at all
 }
 
-// A key names a Member.
-type key struct {
-	service string
-	server  netip.AddrPort
-}
-
-func (m *Member) key() key { return key{m.Service, m.Server} }
-
 // sameCheck says whether results for m are results for o.
 func (m *Member) sameCheck(o *Member) bool {
 	return (m.Check == nil) == (o.Check == nil) && m.To.Addr == o.To.Addr && reflect.DeepEqual(m.Options, o.Options)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -16,7 +17,8 @@ import (
 // MonitorOptions are what a Monitor is made with.
 type MonitorOptions struct {
 	// Changed is called after the state of a Member has changed, from any
-	// goroutine; it must not block. nil: nobody is told.
+	// goroutine; it must not block. Who is told takes TakeChanged. nil: nobody
+	// is told.
 	Changed func()
 
 	Concurrency int          // most checks under way at one time; 0: 8192
@@ -36,11 +38,12 @@ type Monitor struct {
 	settled chan struct{} // closed when there is a result for all of the first Set
 
 	mu      sync.Mutex
-	members map[key]*member // guarded by mu, with all that they hold
-	queue   queue           // guarded by mu
-	next    time.Time       // guarded by mu; when Run looks at the queue again
-	begun   bool            // guarded by mu; Set was called
-	unknown int             // guarded by mu; members that Settled waits for, below 0: none any more
+	members map[string]map[netip.AddrPort]*member // by service and real server; guarded by mu, with all that they hold
+	queue   queue                                 // guarded by mu
+	next    time.Time                             // guarded by mu; when Run looks at the queue again
+	begun   bool                                  // guarded by mu; Set was called
+	dirty   map[string]bool                       // guarded by mu; the services that TakeChanged returns
+	unknown int                                   // guarded by mu; members that Settled waits for, below 0: none any more
 }
 
 // NewMonitor makes a Monitor without Members.
@@ -57,7 +60,8 @@ func NewMonitor(o MonitorOptions) *Monitor {
 		slots:   make(chan struct{}, cmp.Or(o.Concurrency, defaultConcurrency)),
 		wake:    make(chan struct{}, 1),
 		settled: make(chan struct{}),
-		members: map[key]*member{},
+		members: map[string]map[netip.AddrPort]*member{},
+		dirty:   map[string]bool{},
 	}
 }
 
@@ -69,30 +73,30 @@ func (m *Monitor) Set(members []Member) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	before := m.members
-	m.members = make(map[key]*member, len(members))
+	m.members = map[string]map[netip.AddrPort]*member{}
 	var fresh []*member
 	for _, want := range members {
-		k := want.key()
-		old := before[k]
+		of := m.members[want.Service]
+		if of == nil {
+			of = map[netip.AddrPort]*member{}
+			m.members[want.Service] = of
+		}
+		old := before[want.Service][want.Server]
 		if old != nil && old.sameCheck(&want) {
 			old.Member = want
-			m.members[k] = old
-			delete(before, k)
+			of[want.Server] = old
+			delete(before[want.Service], want.Server)
 			continue
 		}
 		mb := newMember(want, old, now)
-		m.members[k] = mb
+		of[want.Server] = mb
 		if mb.Check != nil {
 			fresh = append(fresh, mb)
 		}
 	}
-	for _, old := range before {
-		old.gone = true
-		if m.begun && old.state() == Checking {
-			m.settleLocked(1)
-		}
-		if old.job.index != notQueued {
-			heap.Remove(&m.queue, old.job.index)
+	for _, of := range before {
+		for _, old := range of {
+			m.dropLocked(old)
 		}
 	}
 	m.spreadLocked(fresh, now)
@@ -100,6 +104,17 @@ func (m *Monitor) Set(members []Member) {
 		m.begun = true
 		m.unknown = len(fresh)
 		m.settleLocked(0)
+	}
+}
+
+// dropLocked forgets a member.
+func (m *Monitor) dropLocked(old *member) {
+	old.gone = true
+	if m.begun && old.state() == Checking {
+		m.settleLocked(1)
+	}
+	if old.job.index != notQueued {
+		heap.Remove(&m.queue, old.job.index)
 	}
 }
 
@@ -251,6 +266,7 @@ func (m *Monitor) showLocked(mb *member) {
 	mb.returned = now == Up && was != Checking
 	mb.shown, mb.since, mb.cause = now, time.Now(), mb.why()
 	mb.transitions++
+	m.dirty[mb.Service] = true
 	level := slog.LevelInfo
 	if was == Checking && now == Up {
 		level = slog.LevelDebug // as it should be
@@ -264,9 +280,27 @@ func (m *Monitor) Status() []Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	all := make([]Status, 0, len(m.members))
-	for _, mb := range m.members {
-		all = append(all, mb.status(now))
+	var all []Status
+	for _, of := range m.members {
+		for _, mb := range of {
+			all = append(all, mb.status(now))
+		}
 	}
 	return all
+}
+
+// TakeChanged is what is known of the Members of those services in which a
+// state has changed since it was last called, by the service.
+func (m *Monitor) TakeChanged() map[string][]Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	changed := make(map[string][]Status, len(m.dirty))
+	for service := range m.dirty {
+		for _, mb := range m.members[service] {
+			changed[service] = append(changed[service], mb.status(now))
+		}
+	}
+	clear(m.dirty)
+	return changed
 }

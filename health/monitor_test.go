@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// A script is a Check whose results are given: one letter each, g good or b
+// A scripted is a Check whose results are given: one letter each, g good or b
 // bad, the last one for ever. It notes when it was asked.
-type script struct {
+type scripted struct {
 	mu      sync.Mutex
 	results string
 	at      []time.Duration // since begin
@@ -24,7 +24,7 @@ type script struct {
 
 var errBad = errors.New("bad")
 
-func (s *script) Check(ctx context.Context, _ Target) error {
+func (s *scripted) Check(ctx context.Context, _ Target) error {
 	s.mu.Lock()
 	s.at = append(s.at, time.Since(s.begin))
 	result := s.results[0]
@@ -45,7 +45,7 @@ func (s *script) Check(ctx context.Context, _ Target) error {
 	return nil
 }
 
-func (s *script) asked() []time.Duration {
+func (s *scripted) asked() []time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.at
@@ -104,7 +104,7 @@ func TestStates(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			m := newMember(memberOf("web", &script{}), nil, time.Now())
+			m := newMember(memberOf("web", &scripted{}), nil, time.Now())
 			if m.state() != Checking {
 				t.Fatalf("before the first check: %v", m.state())
 			}
@@ -137,7 +137,7 @@ func TestWhatIsNotCheckedIsUp(t *testing.T) {
 
 func TestChecksComeFasterWhileInDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{results: "ggbgbbbbbg", begin: time.Now()}
+		s := &scripted{results: "ggbgbbbbbg", begin: time.Now()}
 		m := run(t, MonitorOptions{}, memberOf("web", s))
 		time.Sleep(90 * time.Second)
 		// What the interval before each check must have been: 10 s, but 1 s
@@ -167,7 +167,7 @@ func TestChecksComeFasterWhileInDoubt(t *testing.T) {
 
 func TestACheckWithoutAnswerIsBadAfterItsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{results: "g", begin: time.Now(), takes: time.Minute}
+		s := &scripted{results: "g", begin: time.Now(), takes: time.Minute}
 		m := run(t, MonitorOptions{}, memberOf("web", s))
 		<-m.Settled()
 		got := stateOf(t, m, "web")
@@ -181,9 +181,9 @@ func TestTenThousandChecksDoNotFireTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var members []Member
-		var scripts []*script
+		var scripts []*scripted
 		for i := range 10_000 {
-			s := &script{results: "g", begin: begin}
+			s := &scripted{results: "g", begin: begin}
 			scripts = append(scripts, s)
 			mb := memberOf("web", s)
 			mb.Server = netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1))
@@ -215,11 +215,11 @@ func TestChangesAreToldAndLoggedOnceWithTheirCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		changes := 0
-		s := &script{results: "gbbbbbbg", begin: time.Now()}
+		s := &scripted{results: "gbbbbbbg", begin: time.Now()}
 		m := run(t, MonitorOptions{
 			Changed: func() { changes++ }, // from one goroutine: there is one check
 			Log:     slog.New(slog.NewTextHandler(&log, nil)),
-		}, memberOf("web", s))
+		}, memberOf("web", s), memberOf("other", nil))
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if changes != 3 {
@@ -232,19 +232,25 @@ func TestChangesAreToldAndLoggedOnceWithTheirCause(t *testing.T) {
 		if got := stateOf(t, m, "web"); got.Cause != "check succeeded" {
 			t.Errorf("cause %q", got.Cause)
 		}
+		if c := m.TakeChanged(); len(c) != 1 || len(c["web"]) != 1 || c["web"][0].State != Up {
+			t.Errorf("changed: %+v", c)
+		}
+		if c := m.TakeChanged(); len(c) != 0 {
+			t.Errorf("changed, taken again: %+v", c)
+		}
 	})
 }
 
 func TestAReloadKeepsStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bad, good := &script{results: "b", begin: time.Now()}, &script{results: "g", begin: time.Now()}
+		bad, good := &scripted{results: "b", begin: time.Now()}, &scripted{results: "g", begin: time.Now()}
 		m := run(t, MonitorOptions{}, memberOf("bad", bad), memberOf("good", good), memberOf("removed", good))
 		<-m.Settled()
 		since := stateOf(t, m, "bad").Since
 		time.Sleep(time.Second)
 
-		again := memberOf("bad", &script{results: "b", begin: time.Now()})
-		otherCheck := memberOf("good", &script{results: "b", begin: time.Now(), takes: 500 * time.Millisecond})
+		again := memberOf("bad", &scripted{results: "b", begin: time.Now()})
+		otherCheck := memberOf("good", &scripted{results: "b", begin: time.Now(), takes: 500 * time.Millisecond})
 		otherCheck.Options.Type = "http"
 		m.Set([]Member{again, otherCheck, memberOf("new", good)})
 		if s := stateOf(t, m, "bad"); s.State != Down || s.Since != since || s.Bad != 1 {
@@ -270,7 +276,7 @@ func TestAReloadKeepsStates(t *testing.T) {
 
 func TestAReturnedServerIsInSlowStartForItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first, back := memberOf("first", &script{results: "g", begin: time.Now()}), memberOf("back", &script{results: "bg", begin: time.Now()})
+		first, back := memberOf("first", &scripted{results: "g", begin: time.Now()}), memberOf("back", &scripted{results: "bg", begin: time.Now()})
 		first.SlowStart, back.SlowStart = time.Minute, time.Minute
 		m := run(t, MonitorOptions{}, first, back)
 		time.Sleep(15 * time.Second)
@@ -289,7 +295,7 @@ func TestAReturnedServerIsInSlowStartForItsTime(t *testing.T) {
 
 func TestNoMoreChecksAtOnceThanAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{results: "g", begin: time.Now(), takes: 500 * time.Millisecond}
+		s := &scripted{results: "g", begin: time.Now(), takes: 500 * time.Millisecond}
 		var members []Member
 		for i := range 10 {
 			mb := memberOf("web", s)

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,36 @@ import (
 	"net"
 	"os"
 )
+
+// secured does the handshake of TLS, and nothing on it.
+type secured struct{ config *tls.Config }
+
+func newSecured(o *Options) (Check, error) {
+	config, err := o.TLS.client(o.Host)
+	if err != nil {
+		return nil, err
+	}
+	return &secured{config}, nil
+}
+
+func (c *secured) Check(ctx context.Context, to Target) error {
+	conn, err := to.dial(ctx, "tcp")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = handshakeTLS(ctx, conn, c.config)
+	return err
+}
+
+// handshakeTLS secures conn.
+func handshakeTLS(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn, error) {
+	c := tls.Client(conn, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return c, nil
+}
 
 // TLS says how a check secures its connection.
 type TLS struct {

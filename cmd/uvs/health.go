@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -41,7 +42,8 @@ func checkOptions(h *config.Health) health.Options {
 		Type:   h.Type,
 		Method: h.Method, Path: h.Path, Host: h.Host, Body: h.Body,
 		Send: h.Send, Receive: string(h.Expect),
-		TLS: health.TLS(h.TLS),
+		TLS:  health.TLS(h.TLS),
+		Name: h.Name, Record: h.Record, Service: h.Service, Command: h.Command,
 	}
 	if h.WantsCodes() {
 		o.Receive = ""
@@ -73,16 +75,20 @@ func weighted(c lb.Config, all []health.Status) lb.Config {
 	known := byServer(all)
 	c.Services = slices.Clone(c.Services)
 	for i := range c.Services {
-		s := &c.Services[i]
-		s.RealServers = slices.Clone(s.RealServers)
-		for j := range s.RealServers {
-			rs := &s.RealServers[j]
-			if !known[healthKey{s.Name, rs.Address}].State.Usable() {
-				rs.Weight = 0
-			}
-		}
+		c.Services[i] = weightedService(c.Services[i], known)
 	}
 	return c
+}
+
+func weightedService(s lb.ServiceConfig, known map[healthKey]*health.Status) lb.ServiceConfig {
+	s.RealServers = slices.Clone(s.RealServers)
+	for j := range s.RealServers {
+		rs := &s.RealServers[j]
+		if h := known[healthKey{s.Name, rs.Address}]; h == nil || !h.State.Usable() {
+			rs.Weight = 0
+		}
+	}
+	return s
 }
 
 // firstResults is how long a start waits for the first results of the checks,
@@ -105,14 +111,27 @@ func (d *director) followHealth(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.healthChanged:
-			d.applying.Lock()
-			err := d.balancer.Apply(weighted(d.applied, d.health.Status()))
-			d.applying.Unlock()
-			if err != nil {
+			if err := d.applyHealth(); err != nil {
 				d.log.Error("weights not changed", "error", err)
 			}
 		}
 	}
+}
+
+// applyHealth gives the balancer the weights of the services in which the
+// health of a real server has changed.
+func (d *director) applyHealth() error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	changed := d.health.TakeChanged()
+	var errs []error
+	for i := range d.applied.Services {
+		s := d.applied.Services[i]
+		if all, ok := changed[s.Name]; ok {
+			errs = append(errs, d.balancer.UpdateService(weightedService(s, byServer(all))))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // healthState is s for the answer to GET /v1/state.
