@@ -50,7 +50,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 	d, o := q.b.table.lookup(t, hash, ev, anew, tickOf(now), f)
 	switch o {
 	case unknown:
-		if v, why := q.open(p, hash, ev, now); why != packet.OK || v != packet.Send {
+		if v, why, opened := q.open(p, hash, ev, now); !opened {
 			return v, why
 		}
 	case known:
@@ -111,30 +111,32 @@ func (q *Queue) notBalanced(p *packet.Packet, now time.Duration) (packet.Verdict
 	return packet.Return, packet.OK
 }
 
-// open opens a flow for p, which belongs to none, and puts it into q.flow. The
-// verdict is Send then and the packet goes on; any other is final.
-func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration) (packet.Verdict, packet.Reason) {
+// open opens a flow for p, which belongs to none, and puts it into q.flow, so
+// that the packet goes on. Where it opened none, the verdict is final.
+func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration) (v packet.Verdict, why packet.Reason, opened bool) {
 	svc := q.b.state.Load().find(&p.Tuple)
 	if svc == nil || ev == eventPeek && !svc.policy.ScheduleICMP {
-		return q.notBalanced(p, now)
+		v, why = q.notBalanced(p, now)
+		return v, why, false
 	}
 	if ev != eventPeek && !ev.opens(svc.policy.Sloppy) {
 		q.missNonSYN.add(1)
 		if ev == eventKeep {
-			return packet.Drop, packet.NotSYN // a later fragment says nothing without its first, nor does half a header
+			return packet.Drop, packet.NotSYN, false // a later fragment says nothing without its first, nor does half a header
 		}
-		return q.up(p, now, packet.NotSYN) // the netstack knows what to answer
+		v, why = q.up(p, now, packet.NotSYN) // the netstack knows what to answer
+		return v, why, false
 	}
 	q.missSYN.add(1)
-	var why packet.Reason
 	q.flow, why = q.openFor(svc, p, hash, ev, now)
 	switch why {
 	case packet.OK:
-		return packet.Send, packet.OK
+		return packet.Send, packet.OK, true
 	case packet.NoRealServer:
-		return q.refuse(p, svc.onNoServer, now)
+		v, why = q.refuse(p, svc.onNoServer, now)
+		return v, why, false
 	}
-	return packet.Drop, why
+	return packet.Drop, why, false
 }
 
 // openFor chooses a real server of svc for p and remembers the choice, unless

@@ -183,3 +183,23 @@ func TestPersistenceBinds(t *testing.T) {
 		})
 	}
 }
+
+// TestACallOfTheRealServersIsForwardedOnce has a real server of SIP call a
+// client that is not known: the client sees the VIP, and it counts as a reply.
+func TestACallOfTheRealServersIsForwardedOnce(t *testing.T) {
+	const sip, rs, client = vip4 + ":5060", rip4 + ":5060", cip4 + ":5060"
+	s := newScene(t, lb.Persistence{}, web4+"/tcp")
+	c := s.add("sip", lb.Persistence{Timeout: hundred, PrefixV4: 32, Engine: lb.SIPEngine}, sip+"/udp")
+	c.RealServers = nil
+	s.server(c, "nat", netip.MustParseAddrPort(rs))
+	s.apply()
+	invite := packettest.Data("INVITE sip:a@example.net SIP/2.0\r\nCall-ID: x@y\r\n\r\n")
+	got := handle(t, s.b, packettest.UDP(rs, client, invite), 0)
+	if got.verdict != packet.Send || got.reason != packet.OK {
+		t.Fatalf("%v, %v", got.verdict, got.reason)
+	}
+	diff(t, "packet", packettest.UDP(sip, client, invite), got.bytes)
+	if n := s.b.Stats().Total.Traffic; n.Flows != 1 || n.RequestPackets != 0 || n.ReplyPackets != 1 {
+		t.Errorf("counted %+v", n)
+	}
+}
