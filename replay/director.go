@@ -53,7 +53,7 @@ func New(t *Topology) (*Director, error) {
 		buf:       make([]byte, packet.Headroom+packet.MaxSize+packet.Headroom),
 		sysctl:    map[string]string{},
 	}
-	d.host = &host{net: net, balance: d.balance, parts: newAssembler()}
+	d.host = &host{net: net, balance: d.balance, learned: d.learned, parts: newAssembler()}
 	d.host.parts.lifetime = [2]time.Duration{fragmentTime4, fragmentTime6}
 	d.host.parts.late = func(first []byte) { d.host.complain(first, fragmentsLate, 0) }
 	if d.balancer, err = lb.New(lb.Options{Flows: flowLimit, EveryAnswer: true}); err != nil {

@@ -18,7 +18,8 @@ import (
 type host struct {
 	net     *network
 	balance func(b []byte) handled
-	forward [2]bool // IPv4 and IPv6 are forwarded
+	learned func(rip netip.Addr) // is told of an address whose path MTU is another now
+	forward [2]bool              // IPv4 and IPv6 are forwarded
 	parts   *assembler
 	now     time.Duration
 	notHost bool // the frame in work was addressed to more than this host
@@ -144,6 +145,7 @@ func (h *host) deliver(b []byte, p *header) {
 	if h.notHost {
 		return // neither balanced nor answered
 	}
+	defer h.learn(append([]byte(nil), b...), p) // what is said of it until then comes from what was known
 	if p.frag && p.ttl <= 1 {
 		if p.fragOff == 0 {
 			h.complain(b, timeExceeded, 0)

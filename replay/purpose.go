@@ -2,6 +2,8 @@ package replay
 
 import (
 	"bytes"
+	"encoding/binary"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +49,24 @@ var Purposes = []Purpose{
 		Reason: "Such a reply is the host's to forward; it is never given to uvs, which could do nothing to it.",
 		explains: func(v *Vector, d *Difference) bool {
 			return d.What == "stats" && onlyColumns(d, statOutPackets, statOutBytes) && !v.differsAt(d, v.natted())
+		},
+	},
+	{
+		Name:   "errors about tunnels",
+		IPVS:   "tells the client of an ICMP error about a tunnel packet only where the packet inside and the one around it are both IPv4, and of a path MTU with the value that it had until then.",
+		Here:   "does so for both families in both families' tunnels, and with the value that it has just learnt.",
+		Reason: "Otherwise a client in another family than the tunnel waits in vain, and one too big packet more is lost.",
+		explains: func(v *Vector, d *Difference) bool {
+			return d.What == "frames" && v.uses("-i") && v.Steps[d.Step].isErrorTo(isDirector) && onlyDatagrams(d, isError)
+		},
+	},
+	{
+		Name:   "least IPv6 MTU",
+		IPVS:   "reports by packet too big what the path leaves for the packet inside a tunnel, also less than 1280 bytes.",
+		Here:   "reports 1280 bytes at least, and cuts the packet around it where the path carries less.",
+		Reason: "A sender need not go below 1280 bytes (RFC 8200 section 5), so a smaller value ends the connection.",
+		explains: func(_ *Vector, d *Difference) bool {
+			return d.What == "frames" && len(d.want) == len(d.got) && onlyDatagrams(d, isPacketTooBig) && leastMTU(d.want, d.got)
 		},
 	},
 	{
@@ -137,6 +157,43 @@ func isFragmentation(d datagram) bool {
 		return kind == tooBig.six || kind == fragmentsLate.six
 	}
 	return false
+}
+
+// isErrorTo says whether the step sends an ICMP error to an address of a kind.
+func (s *Step) isErrorTo(kind func(netip.Addr) bool) bool {
+	if len(s.Pkt) < 40 {
+		return false
+	}
+	return isError(datagram{b: s.Pkt}) && kind(readHeader(s.Pkt).dst)
+}
+
+// isError says whether d is an ICMP error.
+func isError(d datagram) bool {
+	p := readHeader(d.b)
+	return (p.proto == protoICMP || p.proto == protoICMPv6) && p.l4 < len(d.b) && embeds(p.six, d.b[p.l4])
+}
+
+func isPacketTooBig(d datagram) bool {
+	p := readHeader(d.b)
+	return p.proto == protoICMPv6 && p.l4+8 <= len(d.b) && d.b[p.l4] == tooBig.six[0]
+}
+
+// leastMTU says whether the packets too big of got report 1280 where those of
+// want report less, and are else the same.
+func leastMTU(want, got []datagram) bool {
+	return slices.EqualFunc(want, got, func(w, g datagram) bool {
+		if !isPacketTooBig(w) || !isPacketTooBig(g) {
+			return sameDatagrams([]datagram{w}, []datagram{g})
+		}
+		at := readHeader(w.b).l4
+		if binary.BigEndian.Uint32(w.b[at+4:]) >= 1280 || binary.BigEndian.Uint32(g.b[at+4:]) != 1280 {
+			return false
+		}
+		w.b, g.b = bytes.Clone(w.b), bytes.Clone(g.b)
+		clear(w.b[at+2 : at+8])
+		clear(g.b[at+2 : at+8])
+		return sameDatagrams([]datagram{w}, []datagram{g})
+	})
 }
 
 // The columns of --stats behind the name.

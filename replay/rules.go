@@ -107,6 +107,7 @@ func (d *Director) service(s *compat.Service) (lb.ServiceConfig, error) {
 		}
 		sc.RealServers = append(sc.RealServers, lb.RealServerConfig{
 			Address: rs.Addr, Weight: rs.Weight, Mode: m, MaxFlows: rs.Upper, MinFlows: rs.Lower,
+			AnswerFrom: d.host.net.source(rs.Addr.Addr()),
 		})
 	}
 	return sc, nil

@@ -1,0 +1,51 @@
+package replay
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// leastPathMTU is the least path MTU that Linux believes over IPv4, in bytes
+// (net.ipv4.route.min_pmtu).
+const leastPathMTU = 552
+
+// learn takes in an ICMP error that says what the way to a real server carries,
+// in the cases in which the recorded kernel did: IPv4, the datagrams of GUE even
+// where the error holds no more than their ports, other tunnels only where it
+// shows the packet inside.
+func (h *host) learn(b []byte, p *header) {
+	t := b[p.l4:]
+	if p.six || p.proto != protoICMP || p.frag || len(t) < 8+20 || [2]uint8{t[0], t[1]} != tooBig.four || add(t, 0) != 0xffff {
+		return
+	}
+	about := readHeader(t[8:])
+	if !h.net.locals[about.src] || t[8]>>4 != 4 {
+		return
+	}
+	if about.proto != protoUDP && !showsInside(t[8:], &about) {
+		return
+	}
+	mtu := max(int(binary.BigEndian.Uint16(t[6:])), leastPathMTU)
+	if way := h.net.lookup(about.dst); way.kind != unicast || mtu >= h.net.mtu(way, about.dst) {
+		return
+	}
+	h.net.pmtu[about.dst] = mtu
+	h.learned(about.dst)
+}
+
+// showsInside says whether the tunnel packet at the start of b, which is cut
+// short, has the ports of an IPv4 packet inside.
+func showsInside(b []byte, p *header) bool {
+	if p.l4 > len(b) {
+		return false
+	}
+	at := tunnelled(b, p)
+	if at == 0 || b[at]>>4 != 4 {
+		return false
+	}
+	in := readHeader(b[at:])
+	return len(b) >= at+in.l4+8
+}
+
+// learned tells the balancer of the way to a real server.
+func (d *Director) learned(rip netip.Addr) { d.balancer.SetPathMTU(rip, d.pathMTU(rip)) }
