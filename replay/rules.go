@@ -131,6 +131,9 @@ func (d *Director) mode(rs *compat.Server, listens []lb.Listen) (lb.Mode, error)
 	if rs.Forward == compat.Tunnel {
 		o.Tunnel.Kind = map[string]packet.EncapKind{"gue": packet.GUE, "gre": packet.GRE}[rs.Encap.Type]
 		o.Tunnel.Port, o.Tunnel.Checksum = rs.Encap.Port, rs.Encap.Sum != compat.NoSum
+		if off, ok := d.sysctl["net.ipv4.vs.pmtu_disc"]; ok {
+			o.Tunnel.Fragment = number(off) == 0
+		}
 		if o.Tunnel.Source = d.host.net.source(rs.Addr.Addr()); !o.Tunnel.Source.IsValid() {
 			o.Tunnel.Source = d.host.net.any(rs.Addr.Addr()) // nothing leaves anyway
 		}
@@ -186,11 +189,11 @@ func (d *Director) policy(s *compat.Service) lb.Policy {
 func (d *Director) setIPVS(name string) bool {
 	switch name {
 	case "sloppy_tcp", "sloppy_sctp", "secure_tcp", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template",
-		"schedule_icmp", "nat_icmp_send":
+		"schedule_icmp", "nat_icmp_send", "pmtu_disc":
 		return d.apply() == nil
 	case "drop_packet", "drop_entry", "am_droprate":
 		return d.balancer.SetDefence(d.defence()) == nil
-	case "pmtu_disc", "cache_bypass", "snat_reroute", "conntrack",
+	case "cache_bypass", "snat_reroute", "conntrack",
 		"run_estimation", "sync_threshold", "amemthresh", "backup_only", "ignore_tunneled":
 		return true
 	}
