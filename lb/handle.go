@@ -155,8 +155,12 @@ func (q *Queue) openFor(svc *service, p *packet.Packet, hash uint64, ev event, n
 				Server: c.server,
 				State:  first(t.Proto).next(ev, wayOf(Request, c.server.oneSided), q.b.table.isSecure(svc)),
 			}
-			if svc.policy.OnePacket && t.Proto == packet.UDP {
-				return q.pass(f, c)
+			if t.Proto == packet.UDP && (ev == eventPeek || svc.policy.OnePacket) {
+				// The other fragments of a datagram are to go the same way.
+				if svc.policy.OnePacket && !p.Fragment().Is {
+					return q.pass(f, c)
+				}
+				f.State = UDPBrief
 			}
 			return q.b.table.insert(f, c.template, hash, tickOf(now))
 		case packet.NoService:

@@ -25,6 +25,7 @@ const (
 	TCPListen
 	TCPSynAck
 	UDPNormal
+	UDPBrief // opened by an ICMP error, or by a fragment where every datagram is scheduled by itself
 	SCTPNone
 	SCTPInit1 // one INIT of the client's seen
 	SCTPInit  // more than one
@@ -78,6 +79,7 @@ var states = [numStates]stateInfo{
 	TCPSynAck:      {"synack", classOpening, true, 120 * time.Second},
 
 	UDPNormal: {"udp", classUDP, false, 300 * time.Second},
+	UDPBrief:  {"udp", classOpening, false, 3 * time.Second},
 
 	SCTPNone:             {"none", classOpening, false, 2 * time.Second},
 	SCTPInit1:            {"init1", classOpening, false, 4 * time.Second},
@@ -206,6 +208,8 @@ func wayOf(d Direction, oneSided bool) way {
 // next is the state after e. secure is Policy.SecureTCP.
 func (s State) next(e event, w way, secure bool) State {
 	switch {
+	case e == udpDatagram && s == UDPBrief:
+		return UDPNormal
 	case e <= udpDatagram:
 		return s
 	case e <= tcpRST:

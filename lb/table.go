@@ -268,7 +268,8 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	rs, oneSided := f.Server, e.flags&flagOneSided != 0
 	o, ends, count := known, false, &s.ended
 	switch {
-	case int32(e.deadline-now) <= 0 || anew && d == Request && rs.replaces(e):
+	case int32(e.deadline-now) <= 0 || anew && d == Request && rs.replaces(e),
+		e.state == UDPBrief && ev == udpDatagram && d == Request && rs.service.policy.OnePacket:
 		ends, count = true, &s.expired
 	case rs.removed:
 		o, ends = rs.judge(&e.tuple, d, ev, anew)
