@@ -52,7 +52,8 @@ func (q *Queue) squeeze(p *packet.Packet, f *Flow, rw *packet.Rewrite, room, mtu
 	switch {
 	case p.SegmentLen() <= room:
 		return 0, packet.OK, false
-	case rw.Encap.Fragment && rw.Encap.Family == packet.IPv4 && family == packet.IPv4:
+	case rw.Encap.Fragment && family == packet.IPv4:
+		p.FragmentTunnelTo(mtu)
 		return 0, packet.OK, false
 	case !p.DontFragment():
 		p.FragmentTo(mtu)

@@ -44,7 +44,7 @@ type Tunnel struct {
 	Source   netip.Addr       // DIP, of the real server's family
 	Port     uint16           // of GUE; 0: 6080
 	Checksum bool             // of GUE and GRE
-	Fragment bool             // IPv4 in IPv4: too large packets are fragmented outside, not refused
+	Fragment bool             // too large packets of IPv4 are fragmented outside, not refused
 }
 
 // New builds the mode called name, or says why the real server cannot have it.

@@ -17,6 +17,10 @@ func (p *Packet) FragmentTo(mtu int) {
 	}
 }
 
+// FragmentTunnelTo is FragmentTo for the tunnel packet that Apply makes of p by
+// an Encap with Fragment: what p itself says does not count.
+func (p *Packet) FragmentTunnelTo(mtu int) { p.cut = mtu }
+
 // CutLen is the most bytes of the packets in which p, or each segment of a
 // super-packet, is to leave; 0 says that it leaves as it is. It was set by FragmentTo, or p was put together from
 // fragments of that length, or p was an IPv4 packet which routers may fragment
@@ -26,7 +30,8 @@ func (p *Packet) CutLen() int {
 	if p.VNet.GSOType != GSONone {
 		n = p.SegmentLen() + p.Encap.Overhead()
 	}
-	if n <= p.cut || p.cut == 0 || p.family == IPv4 && p.DontFragment() {
+	whole := p.family == IPv4 && p.DontFragment() && (p.Encap.Kind == NoEncap || !p.Encap.Fragment)
+	if n <= p.cut || p.cut == 0 || whole {
 		return 0
 	}
 	return p.cut

@@ -41,7 +41,7 @@ type Encap struct {
 	Kind     EncapKind
 	Checksum bool   // GUE: UDP checksum; GRE: checksum field
 	Port     uint16 // GUE: UDP destination port
-	Fragment bool   // IPv4 in IPv4: the outer packet may be fragmented though the inner one may not
+	Fragment bool   // of IPv4: the outer packet may be fragmented though the inner one may not
 }
 
 // Overhead is how many bytes the outer headers add to a packet.
