@@ -38,7 +38,7 @@ var imports = map[string][]string{
 	"config":            {},
 	"config/compat":     {},
 	"health":            {},
-	"metrics":           {"packet", "lb", "stack", "health"},
+	"metrics":           {"bgp", "bgp/bfd", "packet", "lb", "stack", "health"},
 	"admin":             {},
 	"realserver":        {"packet", "stack", "stack/host"},
 	"demo":              {"integration/lab", "realserver"},

@@ -19,6 +19,7 @@ type State struct {
 	Drops    map[string]uint64 `json:"drops"` // dropped packets by reason, only reasons that occurred
 	Lost     map[string]uint64 `json:"lost"`  // likewise those that were sent and did not leave
 	Notes    map[string]uint64 `json:"notes"` // what the balancer noted about packets, dropped or answered
+	BGP      []PeerState       `json:"bgp"`   // in the order of the configuration
 	Total    Measured          `json:"total"` // of all services, those that were removed too
 	Services []ServiceState    `json:"services"`
 }
@@ -80,6 +81,19 @@ type PacketState struct {
 	Lost     uint64 `json:"lost"`      // of those sent or returned: did not leave
 	ByLink   uint64 `json:"by_link"`   // frames straight to an interface
 	ByKernel uint64 `json:"by_kernel"` // packets given to the host to route
+}
+
+// PeerState is one router that VIPs are announced to.
+type PeerState struct {
+	Peer      string    `json:"peer"` // its address or interface, as configured
+	AS        uint32    `json:"as"`
+	State     string    `json:"state"` // idle, active, opensent, openconfirm, established
+	Since     time.Time `json:"since"` // when it was established, or lost
+	Flaps     uint64    `json:"flaps"`
+	Announced int       `json:"announced"`  // prefixes that it has from us
+	Refused   uint64    `json:"refused"`    // prefixes that it sent
+	BFD       string    `json:"bfd"`        // admin_down, down, init, up; empty without BFD
+	LastError string    `json:"last_error"` // why there is no session, or was none
 }
 
 // ServiceState is one service.

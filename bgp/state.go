@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,9 +31,19 @@ var States = []State{Idle, Active, OpenSent, OpenConfirm, Established}
 
 // Stats is what a speaker does.
 type Stats struct {
-	Routes int // that are announced, to whomever
-	Peers  []PeerStats
+	Routes     []RouteStats // in the order of their prefixes
+	Peers      []PeerStats
+	BFDInvalid uint64 // BFD packets that were for no session or broke a rule
 }
+
+// RouteStats is one route that is announced.
+type RouteStats struct {
+	Prefix netip.Prefix
+	Peers  int // that have it
+}
+
+// Messages counts BGP messages by their type.
+type Messages struct{ Open, Update, Notification, Keepalive, Refresh uint64 }
 
 // PeerStats is one session. Counters never go down.
 type PeerStats struct {
@@ -44,6 +55,8 @@ type PeerStats struct {
 	Downs     uint64    // and how often it ended
 	Announced int       // routes that the peer has from us; 0 unless established
 	Refused   uint64    // routes that it sent and that are refused; 0 unless established
+	Sent      Messages
+	Received  Messages
 	LastError string    // why there is no session, or why there was none; empty if there always was
 
 	BFD *bfd.PeerStats // nil: none
@@ -202,49 +215,68 @@ func (t *peerTable) broke(key, why string) {
 
 // Stats is what the speaker does now. It may be called at any time.
 func (s *Speaker) Stats() Stats {
-	refused := s.refused()
+	counts := s.counts()
 	liveness := map[string]bfd.PeerStats{}
 	for _, b := range s.monitor.Stats() {
 		liveness[b.Name] = b
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Routes: len(s.announced)}
 	s.peers.mu.Lock()
 	defer s.peers.mu.Unlock()
+	st := Stats{BFDInvalid: s.monitor.Invalid()}
 	for i := range s.options.Peers {
-		p := &s.options.Peers[i]
 		ps := s.peers.peers[i].PeerStats
-		if b, there := liveness[p.Name]; there {
+		if b, there := liveness[ps.Peer]; there {
 			ps.BFD = &b
 		}
+		c := counts[s.peers.peers[i].addr.String()]
+		ps.Sent, ps.Received = c.sent, c.received
 		if ps.State == Established {
-			ps.Refused = refused[s.peers.peers[i].addr.String()]
-			for _, r := range s.announced {
-				if r.goesTo(p) {
-					ps.Announced++
-				}
-			}
+			ps.Refused = c.routes
 		}
 		st.Peers = append(st.Peers, ps)
 	}
+	for _, r := range s.announced {
+		rs := RouteStats{Prefix: r.Prefix}
+		for i := range st.Peers {
+			if st.Peers[i].State == Established && r.goesTo(&s.options.Peers[i]) {
+				st.Peers[i].Announced++
+				rs.Peers++
+			}
+		}
+		st.Routes = append(st.Routes, rs)
+	}
+	slices.SortFunc(st.Routes, func(a, b RouteStats) int { return a.Prefix.Compare(b.Prefix) })
 	return st
 }
 
-// refused asks GoBGP how many routes each peer has sent.
-func (s *Speaker) refused() map[string]uint64 {
+// peerCounts is what GoBGP counts of a peer.
+type peerCounts struct {
+	routes         uint64 // that it has sent
+	sent, received Messages
+}
+
+// counts asks GoBGP, by how it calls the peers.
+func (s *Speaker) counts() map[string]peerCounts {
 	s.mu.Lock()
 	running := s.running
 	s.mu.Unlock()
-	n := map[string]uint64{}
+	all := map[string]peerCounts{}
 	if !running {
-		return n
+		return all
 	}
 	// It fails only where no speaker runs.
 	_ = s.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
+		c := peerCounts{sent: messages(p.State.Messages.GetSent()), received: messages(p.State.Messages.GetReceived())}
 		for _, af := range p.AfiSafis {
-			n[p.State.NeighborAddress] += af.State.GetReceived()
+			c.routes += af.State.GetReceived()
 		}
+		all[p.State.NeighborAddress] = c
 	})
-	return n
+	return all
+}
+
+func messages(m *api.Message) Messages {
+	return Messages{Open: m.GetOpen(), Update: m.GetUpdate(), Notification: m.GetNotification(), Keepalive: m.GetKeepalive(), Refresh: m.GetRefresh()}
 }

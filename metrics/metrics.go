@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/stack"
@@ -50,7 +51,19 @@ const (
 	FlowLookups   = "uvs_flow_lookups_total"
 	Notes         = "uvs_packet_notes_total"
 
-	TUNInfo        = "uvs_tun_info"
+	TUNInfo       = "uvs_tun_info"
+	BGPUp         = "uvs_bgp_session_up"
+	BGPState      = "uvs_bgp_session_state"
+	BGPFlaps      = "uvs_bgp_session_flaps_total"
+	BGPSent       = "uvs_bgp_prefixes_sent"
+	BGPReceived   = "uvs_bgp_prefixes_received"
+	BGPMessages   = "uvs_bgp_messages_total"
+	BGPRoutePeers = "uvs_bgp_route_peers"
+	BFDUp         = "uvs_bfd_session_up"
+	BFDFlaps      = "uvs_bfd_session_flaps_total"
+	BFDPackets    = "uvs_bfd_packets_total"
+	BFDInvalid    = "uvs_bfd_invalid_packets_total"
+
 	LaneUp         = "uvs_fast_lane_up"
 	LaneDirections = "uvs_fast_lane_directions"
 	TUNReads       = "uvs_tun_queue_reads_total"
@@ -76,6 +89,7 @@ type Source struct {
 	Health   func() []health.Status
 	Reload   func() Reload
 	Lane     func() Lane
+	Routers  func() bgp.Stats // nil: no BGP
 }
 
 // Lane is the fast lane.
@@ -107,6 +121,7 @@ func register(r *prometheus.Registry, s Source) *prometheus.Registry {
 		&director{s},
 		&balancer{s.Balancer, s.Health},
 		&road{s.Road},
+		&routers{s.Routers},
 	)
 	return r
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/uvs-project/uvs/bgp"
+	"github.com/uvs-project/uvs/bgp/bfd"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
@@ -61,7 +63,19 @@ func busy() Source {
 				{Service: "web", Server: netip.MustParseAddrPort("[2001:db8::1]:80"), State: health.Down},
 			}
 		},
-		Road:   func() stack.Stats { return stack.Stats{Queues: []stack.QueueStats{queue, {Packets: 7, Sent: 7}}} },
+		Road: func() stack.Stats { return stack.Stats{Queues: []stack.QueueStats{queue, {Packets: 7, Sent: 7}}} },
+		Routers: func() bgp.Stats {
+			return bgp.Stats{
+				Peers: []bgp.PeerStats{{
+					Peer: "192.0.2.254", AS: 65000, State: bgp.Established, Ups: 92, Downs: 91, Announced: 93, Refused: 94,
+					Sent:     bgp.Messages{Open: 101, Update: 102, Notification: 103, Keepalive: 104, Refresh: 105},
+					Received: bgp.Messages{Open: 111, Update: 112, Notification: 113, Keepalive: 114, Refresh: 115},
+					BFD:      &bfd.PeerStats{State: bfd.Up, Ups: 95, Downs: 96, Sent: 97, Received: 98},
+				}, {Peer: "eth0", AS: 65000, State: bgp.Active}},
+				Routes:     []bgp.RouteStats{{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Peers: 1}},
+				BFDInvalid: 99,
+			}
+		},
 		Lane:   func() Lane { return Lane{Up: true, Directions: 46} },
 		Reload: func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
 	}
@@ -92,6 +106,22 @@ func TestScrape(t *testing.T) {
 		`uvs_config_reloads_total{result="failure"} 72`,
 		`uvs_config_reloads_total{result="success"} 71`,
 		`uvs_tun_info{device="uvs0",offloads="checksum tso uso"} 1`,
+		`uvs_bgp_session_up{peer="192.0.2.254"} 1`,
+		`uvs_bgp_session_up{peer="eth0"} 0`,
+		`uvs_bgp_session_state{peer="192.0.2.254",state="established"} 1`,
+		`uvs_bgp_session_state{peer="192.0.2.254",state="active"} 0`,
+		`uvs_bgp_session_state{peer="eth0",state="active"} 1`,
+		`uvs_bgp_session_flaps_total{peer="192.0.2.254"} 91`,
+		`uvs_bgp_prefixes_sent{peer="192.0.2.254"} 93`,
+		`uvs_bgp_prefixes_received{peer="192.0.2.254"} 94`,
+		`uvs_bgp_messages_total{direction="out",peer="192.0.2.254",type="update"} 102`,
+		`uvs_bgp_messages_total{direction="in",peer="192.0.2.254",type="notification"} 113`,
+		`uvs_bgp_route_peers{prefix="203.0.113.10/32"} 1`,
+		`uvs_bfd_session_up{peer="192.0.2.254"} 1`,
+		`uvs_bfd_session_flaps_total{peer="192.0.2.254"} 96`,
+		`uvs_bfd_packets_total{direction="out",peer="192.0.2.254"} 97`,
+		`uvs_bfd_packets_total{direction="in",peer="192.0.2.254"} 98`,
+		`uvs_bfd_invalid_packets_total 99`,
 		`uvs_fast_lane_up 1`,
 		`uvs_fast_lane_directions 46`,
 		`uvs_packets_total{direction="in",mode="nat",service="web"} 10`,

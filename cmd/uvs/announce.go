@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/uvs-project/uvs/admin"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/config"
 )
@@ -159,4 +160,31 @@ func ownAddresses() (map[netip.Addr]bool, error) {
 		}
 	}
 	return own, nil
+}
+
+// routers is what metrics asks about BGP, nil without it.
+func (d *director) routers() func() bgp.Stats {
+	if d.speaker == nil {
+		return nil
+	}
+	return d.speaker.Stats
+}
+
+// peerStates are the sessions as admin shows them.
+func (d *director) peerStates() []admin.PeerState {
+	list := []admin.PeerState{}
+	if d.speaker == nil {
+		return list
+	}
+	for _, p := range d.speaker.Stats().Peers {
+		s := admin.PeerState{
+			Peer: p.Peer, AS: p.AS, State: string(p.State), Since: p.Since, Flaps: p.Downs,
+			Announced: p.Announced, Refused: p.Refused, LastError: p.LastError,
+		}
+		if p.BFD != nil {
+			s.BFD = p.BFD.State.String()
+		}
+		list = append(list, s)
+	}
+	return list
 }

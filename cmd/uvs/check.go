@@ -67,7 +67,11 @@ Exit codes: 0 the file is good, 2 it is not.`,
 				listens += len(s.Listen)
 				servers += len(s.RealServers)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d services on %d addresses and ports, %d real servers\n", from.path, len(cfg.Services), listens, servers)
+			announced := ""
+			if n := len(cfg.BGP.Peers); n > 0 {
+				announced = fmt.Sprintf(", announced to %d BGP peers", n)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d services on %d addresses and ports, %d real servers%s\n", from.path, len(cfg.Services), listens, servers, announced)
 			return err
 		},
 	}

@@ -147,6 +147,10 @@ func TestStatusPrintsTheState(t *testing.T) {
 		Total: admin.Measured{Rates: admin.Rates{
 			FlowsOpened: 29, Requests: admin.Traffic{Packets: 30, Bytes: 31}, Replies: admin.Traffic{Packets: 32, Bytes: 33},
 		}},
+		BGP: []admin.PeerState{
+			{Peer: "192.0.2.1", AS: 65000, State: "established", Since: start.Add(time.Minute), Flaps: 35, BFD: "up", Announced: 36, Refused: 37, LastError: "long ago"},
+			{Peer: "eth0", AS: 65001, State: "active", Since: start, LastError: "cannot connect"},
+		},
 		Services: []admin.ServiceState{{
 			Name: "web", Listen: []string{"203.0.113.10:80/tcp"},
 			RealServers: []admin.RealServerState{{
@@ -180,6 +184,11 @@ ways out             14 by link, 15 by kernel
 dropped              13 truncated
 lost on the way out  16 no_neighbour
 warning              net.x is not 1
+
+BGP peer   AS     state        for    lost  BFD  prefixes  refused
+192.0.2.1  65000  established  30s    35    up   36        37
+eth0       65001  active       1m30s  0     -    0         0
+eth0: cannot connect
 
 service web on 203.0.113.10:80/tcp
 real server  mode  weight  state  active  inactive  flows  packets in  bytes in  packets out  bytes out  flows/s  packets/s in  packets/s out

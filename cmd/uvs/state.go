@@ -40,6 +40,7 @@ func (d *director) state() admin.State {
 		Lost:     occurred(total.Lost),
 		Notes:    occurred(balance.Reasons),
 		Total:    measured(&balance.Total),
+		BGP:      d.peerStates(),
 		Services: []admin.ServiceState{},
 	}
 	if d.lane != nil {
@@ -124,6 +125,7 @@ func (d *director) source() metrics.Source {
 		Balancer: d.balancer.Stats,
 		Road:     d.road.Stats,
 		Health:   d.health.Status,
+		Routers:  d.routers(),
 		Lane: func() metrics.Lane {
 			if d.lane == nil {
 				return metrics.Lane{}

@@ -90,10 +90,27 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 	for _, warning := range s.Warnings {
 		fmt.Fprintf(t, "warning\t%s\n", warning)
 	}
+	if len(s.BGP) > 0 {
+		printPeers(t, s.BGP, now)
+	}
 	for i := range s.Services {
 		printService(t, &s.Services[i], now)
 	}
 	return t.Flush()
+}
+
+func printPeers(t *tabwriter.Writer, peers []admin.PeerState, now time.Time) {
+	fmt.Fprintln(t, "\nBGP peer\tAS\tstate\tfor\tlost\tBFD\tprefixes\trefused")
+	for i := range peers {
+		p := &peers[i]
+		fmt.Fprintf(t, "%s\t%d\t%s\t%v\t%d\t%s\t%d\t%d\n", p.Peer, p.AS, p.State, now.Sub(p.Since).Round(time.Second), p.Flaps,
+			cmp.Or(p.BFD, "-"), p.Announced, p.Refused)
+	}
+	for i := range peers {
+		if p := &peers[i]; p.LastError != "" && p.State != "established" {
+			fmt.Fprintf(t, "%s: %s\n", p.Peer, p.LastError)
+		}
+	}
 }
 
 func printService(t *tabwriter.Writer, s *admin.ServiceState, now time.Time) {
