@@ -112,7 +112,11 @@ type RealServerState struct {
 	State         string `json:"state"` // checking, up, slow_start, down, draining or maintenance; removed while it has flows
 	ActiveFlows   int64  `json:"active_flows"`
 	InactiveFlows int64  `json:"inactive_flows"`
-	PathMTU       int    `json:"path_mtu"` // bytes; 0 not known
+	Persistent    int64  `json:"persistent_clients"` // that are bound to it
+	MaxFlows      int    `json:"max_flows"`          // 0: no bound
+	MinFlows      int    `json:"min_flows"`
+	Overloaded    bool   `json:"overloaded"` // gets no new flows because of max_flows
+	PathMTU       int    `json:"path_mtu"`   // bytes; 0 not known
 	Measured
 	Health *HealthState `json:"health"` // null: removed
 }

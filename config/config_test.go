@@ -58,6 +58,7 @@ services:
     slow_start: 30s
     maglev: {slots: 251, fields: [src, src_port], key: secret, max_load: 125}
     tunnel: {type: gue, port: 6081, checksum: true, pmtu_discovery: false}
+    persistence: {timeout: 5m, prefix_v4: 24, prefix_v6: 56, engine: none}
     on_no_server: reset
     announce: false
     bgp: {communities: ["65011:9"], local_preference: 300, med: 20, prepend: 2, peers: [eth0]}
@@ -65,7 +66,7 @@ services:
     timeouts: {tcp: 5s}
     policy: {sloppy: false, reuse: 0, removed: reset, drain: 0s, clamp_mss: auto}
     real_servers:
-      - {address: 192.0.2.21, weight: 0}
+      - {address: 192.0.2.21, weight: 0, max_flows: 9, min_flows: 7}
       - {address: "2001:db8::22", mode: dr}
 `
 
@@ -121,13 +122,14 @@ scheduler_flags = ["flag-3"]
 slow_start = "30s"
 maglev = {slots = 251, fields = ["src", "src_port"], key = "secret", max_load = 125}
 tunnel = {type = "gue", port = 6081, checksum = true, pmtu_discovery = false}
+persistence = {timeout = "5m", prefix_v4 = 24, prefix_v6 = 56, engine = "none"}
 on_no_server = "reset"
 announce = false
 bgp = {communities = ["65011:9"], local_preference = 300, med = 20, prepend = 2, peers = ["eth0"]}
 health = {type = "none"}
 timeouts = {tcp = "5s"}
 policy = {sloppy = false, reuse = 0, removed = "reset", drain = "0s", clamp_mss = "auto"}
-real_servers = [{address = "192.0.2.21", weight = 0}, {address = "2001:db8::22", mode = "dr"}]
+real_servers = [{address = "192.0.2.21", weight = 0, max_flows = 9, min_flows = 7}, {address = "2001:db8::22", mode = "dr"}]
 `
 
 const fullJSON = `{
@@ -154,11 +156,12 @@ const fullJSON = `{
   "mode": "tun", "scheduler": "maglev", "scheduler_flags": ["flag-3"], "slow_start": "30s",
   "maglev": {"slots": 251, "fields": ["src", "src_port"], "key": "secret", "max_load": 125},
   "tunnel": {"type": "gue", "port": 6081, "checksum": true, "pmtu_discovery": false},
+  "persistence": {"timeout": "5m", "prefix_v4": 24, "prefix_v6": 56, "engine": "none"},
   "on_no_server": "reset", "announce": false,
   "bgp": {"communities": ["65011:9"], "local_preference": 300, "med": 20, "prepend": 2, "peers": ["eth0"]}, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
   "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "drain": "0s", "clamp_mss": "auto"},
-  "real_servers": [{"address": "192.0.2.21", "weight": 0}, {"address": "2001:db8::22", "mode": "dr"}]
+  "real_servers": [{"address": "192.0.2.21", "weight": 0, "max_flows": 9, "min_flows": 7}, {"address": "2001:db8::22", "mode": "dr"}]
 }]}`
 
 var fullConfig = &Config{
@@ -201,10 +204,11 @@ var fullConfig = &Config{
 			{Addr: netip.MustParseAddr("203.0.113.11"), First: 0, Last: 65535, Protocol: SCTP},
 		},
 		Mode: TUN, Scheduler: "maglev", SchedulerFlags: []string{"flag-3"}, SlowStart: 30 * time.Second,
-		Maglev:     Maglev{Slots: 251, Fields: []string{"src", "src_port"}, Key: "secret", MaxLoad: 125},
-		Tunnel:     Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)},
-		OnNoServer: AnswerReset,
-		BGP:        ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"},
+		Maglev:      Maglev{Slots: 251, Fields: []string{"src", "src_port"}, Key: "secret", MaxLoad: 125},
+		Tunnel:      Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)},
+		Persistence: Persistence{Timeout: 5 * time.Minute, PrefixV4: 24, PrefixV6: 56, Engine: NoEngine},
+		OnNoServer:  AnswerReset,
+		BGP:         ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"},
 		Timeouts: fullTimeouts(5 * time.Second),
 		Policy: Policy{
 			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset),
@@ -212,7 +216,7 @@ var fullConfig = &Config{
 			AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(AutoMSS),
 		},
 		RealServers: []RealServer{
-			{Address: netip.MustParseAddrPort("192.0.2.21:0"), Weight: 0, Mode: TUN, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)}},
+			{Address: netip.MustParseAddrPort("192.0.2.21:0"), Weight: 0, MaxFlows: 9, MinFlows: 7, Mode: TUN, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)}},
 			{Address: netip.MustParseAddrPort("[2001:db8::22]:0"), Weight: 1, Mode: DR, Tunnel: Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)}},
 		},
 	}},

@@ -102,11 +102,8 @@ func emptyKeys(v *viper.Viper) []string {
 // a message of their own rather than ignored: whoever writes one counts on
 // what it does.
 var laterKeys = map[string]bool{
-	"services[].persistence":              true,
-	"services[].quorum":                   true,
-	"services[].sorry_server":             true,
-	"services[].real_servers[].max_flows": true,
-	"services[].real_servers[].min_flows": true,
+	"services[].quorum":       true,
+	"services[].sorry_server": true,
 }
 
 // isLater says whether path, or a section that it lies in, is in laterKeys.
@@ -127,19 +124,20 @@ func isLater(path string) bool {
 }
 
 var (
-	addrType       = reflect.TypeFor[netip.Addr]()
-	addrPortType   = reflect.TypeFor[netip.AddrPort]()
-	durationType   = reflect.TypeFor[time.Duration]()
-	expectType     = reflect.TypeFor[Expect]()
-	healthType     = reflect.TypeFor[Health]()
-	listenType     = reflect.TypeFor[Listen]()
-	mssType        = reflect.TypeFor[MSS]()
-	peerType       = reflect.TypeFor[Peer]()
-	prefixType     = reflect.TypeFor[netip.Prefix]()
-	queuesType     = reflect.TypeFor[Queues]()
-	restartType    = reflect.TypeFor[Restart]()
-	realServerType = reflect.TypeFor[RealServer]()
-	serviceType    = reflect.TypeFor[Service]()
+	addrType        = reflect.TypeFor[netip.Addr]()
+	addrPortType    = reflect.TypeFor[netip.AddrPort]()
+	durationType    = reflect.TypeFor[time.Duration]()
+	expectType      = reflect.TypeFor[Expect]()
+	healthType      = reflect.TypeFor[Health]()
+	listenType      = reflect.TypeFor[Listen]()
+	mssType         = reflect.TypeFor[MSS]()
+	peerType        = reflect.TypeFor[Peer]()
+	persistenceType = reflect.TypeFor[Persistence]()
+	prefixType      = reflect.TypeFor[netip.Prefix]()
+	queuesType      = reflect.TypeFor[Queues]()
+	restartType     = reflect.TypeFor[Restart]()
+	realServerType  = reflect.TypeFor[RealServer]()
+	serviceType     = reflect.TypeFor[Service]()
 )
 
 // convert is called for every value of the tree, from outside inwards, before
@@ -286,7 +284,8 @@ var listDefaults = map[reflect.Type]map[string]any{
 		"connect_retry": "5s",
 		"max_received":  100_000,
 	},
-	healthType: healthDefaults,
+	healthType:      healthDefaults,
+	persistenceType: persistenceDefaults,
 }
 
 // wholeNumber accepts the forms that the three formats give a number: int

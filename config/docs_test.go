@@ -32,7 +32,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		for i := range section.NumField() {
 			key := section.Field(i).Tag.Get("mapstructure")
 			switch {
-			case key == "tunnel" && section == serviceType, key == "timeouts", key == "policy", key == "bgp", key == "bfd":
+			case key == "tunnel" && section == serviceType, key == "timeouts", key == "policy", key == "bgp", key == "bfd", key == "persistence":
 				inner := section.Field(i).Type
 				for j := range inner.NumField() {
 					documented(key + "." + inner.Field(j).Tag.Get("mapstructure"))

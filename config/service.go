@@ -19,6 +19,7 @@ type Service struct {
 	SlowStart      time.Duration `mapstructure:"slow_start"` // of returned real servers; 0: none
 	Maglev         Maglev        `mapstructure:"maglev"`
 	Tunnel         Tunnel        `mapstructure:"tunnel"`
+	Persistence    Persistence   `mapstructure:"persistence"` // Timeout 0: none
 	OnNoServer     OnNoServer    `mapstructure:"on_no_server"`
 	Announce       bool          `mapstructure:"announce"`
 	BGP            ServiceBGP    `mapstructure:"bgp"`
@@ -30,10 +31,12 @@ type Service struct {
 
 // A RealServer is one destination of a service.
 type RealServer struct {
-	Address netip.AddrPort `mapstructure:"address"` // port 0: the client's port stays
-	Weight  int            `mapstructure:"weight"`  // 0: no new flows
-	Mode    Mode           `mapstructure:"mode"`    // after Parse never empty: the service's, unless set
-	Tunnel  Tunnel         `mapstructure:"tunnel"`  // after Parse the service's, unless set
+	Address  netip.AddrPort `mapstructure:"address"`   // port 0: the client's port stays
+	Weight   int            `mapstructure:"weight"`    // 0: no new flows
+	MaxFlows int            `mapstructure:"max_flows"` // from so many on no new flows; 0: no bound
+	MinFlows int            `mapstructure:"min_flows"` // until there are fewer than so many; 0: than three quarters
+	Mode     Mode           `mapstructure:"mode"`      // after Parse never empty: the service's, unless set
+	Tunnel   Tunnel         `mapstructure:"tunnel"`    // after Parse the service's, unless set
 }
 
 // Maglev are the settings of the scheduler maglev. Zero values are its own

@@ -70,6 +70,7 @@ func (fs *faults) checkService(path string, s *Service, o Options) {
 	if s.Tunnel != (Tunnel{Type: IPIP}) && s.Mode != TUN && !slices.ContainsFunc(s.RealServers, func(rs RealServer) bool { return rs.Mode == TUN }) {
 		fs.add(path+".tunnel", "no real server of the service is in mode tun")
 	}
+	fs.checkPersistence(path+".persistence", s)
 	oneOf(fs, path+".on_no_server", s.OnNoServer, AnswerICMP, AnswerReset, AnswerDrop)
 	fs.checkHealth(path+".health", s)
 	fs.checkTimeouts(path+".timeouts", &s.Timeouts, &fs.cfg.Timeouts)
@@ -86,6 +87,7 @@ func (fs *faults) checkService(path string, s *Service, o Options) {
 		fs.checkRealServer(fmt.Sprintf("%s.real_servers[%d]", path, j), s, j)
 	}
 	fs.checkFamilies(path, s)
+	fs.checkKeptPorts(path, s)
 }
 
 func (fs *faults) checkScheduler(path string, s *Service, o Options) {
@@ -155,6 +157,7 @@ func (fs *faults) checkRealServer(path string, s *Service, index int) {
 	rs := &s.RealServers[index]
 	addr := rs.Address.Addr()
 	fs.between(path+".weight", rs.Weight, 0, maxWeight)
+	fs.checkThresholds(path, rs)
 	if rs.Mode != s.Mode {
 		fs.checkMode(path+".mode", rs.Mode)
 	}

@@ -229,6 +229,7 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 	rs := &RealServer{
 		Endpoint:   packet.EndpointFrom(c.Address),
 		Weight:     c.Weight,
+		Down:       c.Down,
 		LastWeight: c.Weight,
 		Mode:       c.Mode,
 		MaxFlows:   c.MaxFlows,

@@ -15,6 +15,7 @@ import (
 type RealServer struct {
 	Endpoint packet.Endpoint // RIP and port; port 0 keeps the client's
 	Weight   int
+	Down     bool // see RealServerConfig
 	Mode     Mode
 	MaxFlows int // upper threshold, see thresholds; 0: none
 	MinFlows int // lower threshold; 0: three quarters of MaxFlows

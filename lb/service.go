@@ -35,11 +35,11 @@ func (s *service) pick(t *packet.Tuple, now time.Duration) *RealServer {
 	return sched.Pick(t, now)
 }
 
-// current is rs as the service has it now, if it can take a client of a
-// family, or nil.
+// current is rs as the service has it now, if it can take a persistent client
+// of a family, or nil.
 func (s *service) current(rs *RealServer, family uint8) *RealServer {
 	is := s.byEndpoint[rs.Endpoint]
-	if is == nil || is.Endpoint.Family != family && !is.Mode.Crosses() {
+	if is == nil || is.Down || is.Endpoint.Family != family && !is.Mode.Crosses() {
 		return nil
 	}
 	return is

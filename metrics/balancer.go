@@ -21,12 +21,15 @@ var (
 	packetsDesc = desc(Packets, "Packets of flows as they are on the wire, by service, direction (in: from clients, out: from real servers) and mode.", "service", "direction", "mode")
 	bytesDesc   = desc(Bytes, "Bytes of those packets, from the IP header on, before they are rewritten.", "service", "direction", "mode")
 
-	realServerStateDesc   = desc(RealServerState, "1 for the state that the real server is in; removed: from the configuration, while it has flows.", "service", "real_server", "state")
-	realServerWeightDesc  = desc(RealServerWeight, "Weight of the real server; 0 gets no new flows.", "service", "real_server")
-	realServerFlowsDesc   = desc(RealServerFlows, "Flows of the real server, active or inactive as IPVS counts them.", "service", "real_server", "activity")
-	realServerOpenedDesc  = desc(RealServerOpened, "Flows that the real server was given.", "service", "real_server")
-	realServerPacketsDesc = desc(RealServerPackets, "Packets of flows of the real server, as they are on the wire.", "service", "real_server", "direction")
-	realServerBytesDesc   = desc(RealServerBytes, "Bytes of those packets.", "service", "real_server", "direction")
+	realServerStateDesc      = desc(RealServerState, "1 for the state that the real server is in; removed: from the configuration, while it has flows.", "service", "real_server", "state")
+	realServerWeightDesc     = desc(RealServerWeight, "Weight of the real server; 0 gets no new flows.", "service", "real_server")
+	realServerFlowsDesc      = desc(RealServerFlows, "Flows of the real server, active or inactive as IPVS counts them.", "service", "real_server", "activity")
+	realServerOpenedDesc     = desc(RealServerOpened, "Flows that the real server was given.", "service", "real_server")
+	realServerClientsDesc    = desc(RealServerClients, "Clients that are bound to the real server by persistence.", "service", "real_server")
+	realServerMaxFlowsDesc   = desc(RealServerMaxFlows, "Flows from which on the real server gets no new ones; 0: no bound.", "service", "real_server")
+	realServerOverloadedDesc = desc(RealServerOverloaded, "Whether the real server gets no new flows because of max_flows.", "service", "real_server")
+	realServerPacketsDesc    = desc(RealServerPackets, "Packets of flows of the real server, as they are on the wire.", "service", "real_server", "direction")
+	realServerBytesDesc      = desc(RealServerBytes, "Bytes of those packets.", "service", "real_server", "direction")
 
 	flowsDesc        = desc(Flows, "Flows in the table.")
 	flowsLimitDesc   = desc(FlowsLimit, "Most flows that the table takes.")
@@ -39,7 +42,8 @@ var (
 
 func (*balancer) Describe(ch chan<- *prometheus.Desc) {
 	describe(ch, openedDesc, packetsDesc, bytesDesc,
-		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
+		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerClientsDesc, realServerMaxFlowsDesc, realServerOverloadedDesc,
+		realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
 		flowsDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, defenceDesc, lookupsDesc, notesDesc)
 }
 
@@ -80,6 +84,9 @@ func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats, known map[r
 		gauge(ch, realServerWeightDesc, float64(rs.Weight), s.Name, name)
 		gauge(ch, realServerFlowsDesc, float64(rs.ActiveFlows), s.Name, name, "active")
 		gauge(ch, realServerFlowsDesc, float64(rs.InactiveFlows), s.Name, name, "inactive")
+		gauge(ch, realServerClientsDesc, float64(rs.Templates), s.Name, name)
+		gauge(ch, realServerMaxFlowsDesc, float64(rs.MaxFlows), s.Name, name)
+		gauge(ch, realServerOverloadedDesc, oneIf(rs.Overloaded), s.Name, name)
 		counter(ch, realServerOpenedDesc, rs.Flows, s.Name, name)
 		counter(ch, realServerPacketsDesc, rs.RequestPackets, s.Name, name, "in")
 		counter(ch, realServerPacketsDesc, rs.ReplyPackets, s.Name, name, "out")

@@ -154,7 +154,7 @@ func TestStatusPrintsTheState(t *testing.T) {
 		Services: []admin.ServiceState{{
 			Name: "web", Listen: []string{"203.0.113.10:80/tcp"},
 			RealServers: []admin.RealServerState{{
-				Address: "192.0.2.1", Mode: "nat", Weight: 1, State: "up", ActiveFlows: 17, InactiveFlows: 18,
+				Address: "192.0.2.1", Mode: "nat", Weight: 1, State: "up", ActiveFlows: 17, InactiveFlows: 18, Persistent: 7, MaxFlows: 35, Overloaded: true,
 				Measured: admin.Measured{
 					FlowsOpened: 23, Requests: admin.Traffic{Packets: 19, Bytes: 20}, Replies: admin.Traffic{Packets: 21, Bytes: 22},
 					Rates: admin.Rates{FlowsOpened: 24, Requests: admin.Traffic{Packets: 25, Bytes: 26}, Replies: admin.Traffic{Packets: 27, Bytes: 28}},
@@ -191,10 +191,11 @@ eth0       65001  active       1m30s  0     -    0         0
 eth0: cannot connect
 
 service web on 203.0.113.10:80/tcp
-real server  mode  weight  state  active  inactive  flows  packets in  bytes in  packets out  bytes out  flows/s  packets/s in  packets/s out
-192.0.2.1    nat   1       up     17      18        23     19          20        21           22         24       25            27
-192.0.2.2    nat   0       down   0       0         0      0           0         0            0          0        0             0
-192.0.2.3    nat   0       up     0       0         0      0           0         0            0          0        0             0
+real server  mode  weight  state  active  inactive  persistent  flows  packets in  bytes in  packets out  bytes out  flows/s  packets/s in  packets/s out
+192.0.2.1    nat   1       up     17      18        7           23     19          20        21           22         24       25            27
+192.0.2.2    nat   0       down   0       0         0           0      0           0         0            0          0        0             0
+192.0.2.3    nat   0       up     0       0         0           0      0           0         0            0          0        0             0
+192.0.2.1 gets no new flows: it has had its max_flows, 35
 192.0.2.2 is down for 1m0s: still no answer
 192.0.2.3 is up, but its latest check failed: no answer this time
 `

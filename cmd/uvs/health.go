@@ -84,9 +84,11 @@ func weightedService(s lb.ServiceConfig, known map[healthKey]*health.Status) lb.
 	s.RealServers = slices.Clone(s.RealServers)
 	for j := range s.RealServers {
 		rs := &s.RealServers[j]
-		if h := known[healthKey{s.Name, rs.Address}]; h == nil || !h.State.Usable() {
+		h := known[healthKey{s.Name, rs.Address}]
+		if h == nil || !h.State.Usable() {
 			rs.Weight = 0
 		}
+		rs.Down = h != nil && (h.State == health.Down || h.State == health.Maintenance)
 	}
 	return s
 }

@@ -43,10 +43,11 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
 		sc := lb.ServiceConfig{
-			Name:       s.Name,
-			OnNoServer: answers[s.OnNoServer],
-			Timeouts:   timeouts(&s.Timeouts),
-			Policy:     policy(&s.Policy),
+			Name:        s.Name,
+			OnNoServer:  answers[s.OnNoServer],
+			Timeouts:    timeouts(&s.Timeouts),
+			Persistence: persistence(&s.Persistence),
+			Policy:      policy(&s.Policy),
 		}
 		var err error
 		if sc.Scheduler, err = sched.New(s.Scheduler, schedulerOptions(s)); err != nil {
@@ -66,8 +67,10 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 				errs = append(errs, fmt.Errorf("services[%d] %q: real_servers[%d]: %w", i, s.Name, j, err))
 				continue
 			}
-			sc.RealServers = append(sc.RealServers, lb.RealServerConfig{Address: rs.Address, Weight: rs.Weight, Mode: mode})
-			p.steer(rs, s.Listen)
+			sc.RealServers = append(sc.RealServers, lb.RealServerConfig{
+				Address: rs.Address, Weight: rs.Weight, MaxFlows: rs.MaxFlows, MinFlows: rs.MinFlows, Mode: mode,
+			})
+			p.steer(rs, s)
 			if rip := rs.Address.Addr(); !seen[rip] {
 				seen[rip] = true
 				p.servers = append(p.servers, rip)
@@ -129,6 +132,15 @@ func defence(cfg *config.Config) lb.Defence {
 		FreeFlows:  max(1, cfg.Limits.Flows*d.FreeFlows/100),
 		FreeMemory: int64(d.FreeMemory) << 20,
 	}
+}
+
+var engines = map[config.PersistenceEngine]lb.Engine{
+	config.NoEngine:  lb.NoEngine,
+	config.SIPEngine: lb.SIPEngine,
+}
+
+func persistence(p *config.Persistence) lb.Persistence {
+	return lb.Persistence{Timeout: p.Timeout, PrefixV4: p.PrefixV4, PrefixV6: p.PrefixV6, Engine: engines[p.Engine]}
 }
 
 func policy(p *config.Policy) lb.Policy {
@@ -234,19 +246,27 @@ func sourceOf(cfg *config.Config, rip netip.Addr, tunnelSource func(netip.Addr) 
 // protocol come to uvs, which gives back what is no reply.
 const maxReplyPorts = 32
 
+// ftp is the port whose persistent service takes passive data connections too.
+const ftp = 21
+
 // steer notes what of a real server's packets the host must hand to uvs, and
 // which real servers are reached by their link address.
-func (p *plan) steer(rs *config.RealServer, listens []config.Listen) {
+func (p *plan) steer(rs *config.RealServer, s *config.Service) {
 	rip := rs.Address.Addr()
 	switch rs.Mode {
 	case config.DR:
 		p.host.OnLink = append(p.host.OnLink, rip)
 	case config.NAT:
-		for _, l := range listens {
+		for _, l := range s.Listen {
 			if l.Addr.Is4() != rip.Is4() {
 				continue
 			}
 			r := host.Reply{Addr: rip, Proto: protocols[l.Protocol], Port: rs.Address.Port()}
+			if l.Protocol == config.TCP && l.First == ftp && s.Persistence.Timeout > 0 {
+				r.Port = 0 // passive data connections come from any
+				p.host.Replies = append(p.host.Replies, r)
+				continue
+			}
 			if r.Port != 0 || l.EveryPort() || int(l.Last)-int(l.First) >= maxReplyPorts {
 				p.host.Replies = append(p.host.Replies, r)
 				continue

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -66,6 +67,13 @@ func TestPlanSaysWhatTheHostMustHandOver(t *testing.T) {
 				},
 			},
 			servers: []netip.Addr{a("192.0.2.1")}},
+		{name: "nat: persistent FTP, whose passive data connections come from any port",
+			raw: lan + `services: [{name: a, mode: nat, listen: ["203.0.113.10:21/tcp"], persistence: {timeout: 60s}, real_servers: [{address: "192.0.2.1:21"}]}]`,
+			want: host.Desired{
+				VIPs:    []netip.Addr{a("203.0.113.10")},
+				Replies: []host.Reply{{Addr: a("192.0.2.1"), Proto: packet.TCP}},
+			},
+			servers: []netip.Addr{a("192.0.2.1")}},
 		{name: "a VIP that no service announces is silent",
 			raw: lan + `services: [{name: a, mode: nat, listen: ["203.0.113.10:80/tcp", "203.0.113.11:80/tcp"], announce: false},
 			  {name: b, mode: nat, listen: ["203.0.113.11:81/tcp"]}]`,
@@ -107,6 +115,31 @@ func TestPlanOfTheDefence(t *testing.T) {
 		if got := defence(parse(t, raw)); got != want {
 			t.Errorf("%s: %+v, want %+v", raw, got, want)
 		}
+	}
+}
+
+func TestPlanOfPersistenceAndThresholds(t *testing.T) {
+	p, err := newPlan(parse(t, `services: [
+  {name: web, mode: dr, listen: ["203.0.113.10:80/tcp"], persistence: {}, real_servers: [{address: 192.0.2.1, max_flows: 9, min_flows: 5}]},
+  {name: sip, mode: dr, listen: ["203.0.113.10:5060/udp"], persistence: {timeout: 90s, prefix_v4: 24, prefix_v6: 64, engine: sip}},
+  {name: dns, mode: dr, listen: ["203.0.113.10:53/udp"]}]`), anyTunnelSource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []lb.Persistence
+	for i := range p.balance.Services {
+		got = append(got, p.balance.Services[i].Persistence)
+	}
+	want := []lb.Persistence{
+		{Timeout: 6 * time.Minute, PrefixV4: 32, PrefixV6: 128},
+		{Timeout: 90 * time.Second, PrefixV4: 24, PrefixV6: 64, Engine: lb.SIPEngine},
+		{},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("persistence %+v, want %+v", got, want)
+	}
+	if rs := p.balance.Services[0].RealServers[0]; rs.MaxFlows != 9 || rs.MinFlows != 5 {
+		t.Errorf("thresholds %d and %d, want 9 and 5", rs.MaxFlows, rs.MinFlows)
 	}
 }
 

@@ -97,6 +97,7 @@ func serviceState(s *lb.ServiceStats, known map[healthKey]*health.Status) admin.
 		out.RealServers = append(out.RealServers, admin.RealServerState{
 			Address: metrics.Address(rs.Endpoint), Mode: rs.Mode, Weight: rs.Weight, State: state, Health: checked,
 			ActiveFlows: rs.ActiveFlows, InactiveFlows: rs.InactiveFlows, PathMTU: rs.PathMTU,
+			Persistent: rs.Templates, MaxFlows: rs.MaxFlows, MinFlows: rs.MinFlows, Overloaded: rs.Overloaded,
 			Measured: measured(&rs.Measured),
 		})
 	}

@@ -115,13 +115,16 @@ func printPeers(t *tabwriter.Writer, peers []admin.PeerState, now time.Time) {
 
 func printService(t *tabwriter.Writer, s *admin.ServiceState, now time.Time) {
 	fmt.Fprintf(t, "\nservice %s on %s\n", s.Name, strings.Join(s.Listen, ", "))
-	fmt.Fprintln(t, "real server\tmode\tweight\tstate\tactive\tinactive\tflows\tpackets in\tbytes in\tpackets out\tbytes out\tflows/s\tpackets/s in\tpackets/s out")
+	fmt.Fprintln(t, "real server\tmode\tweight\tstate\tactive\tinactive\tpersistent\tflows\tpackets in\tbytes in\tpackets out\tbytes out\tflows/s\tpackets/s in\tpackets/s out")
 	for _, rs := range s.RealServers {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", rs.Address, rs.Mode, rs.Weight, rs.State,
-			rs.ActiveFlows, rs.InactiveFlows, rs.FlowsOpened, rs.Requests.Packets, rs.Requests.Bytes, rs.Replies.Packets, rs.Replies.Bytes,
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", rs.Address, rs.Mode, rs.Weight, rs.State,
+			rs.ActiveFlows, rs.InactiveFlows, rs.Persistent, rs.FlowsOpened, rs.Requests.Packets, rs.Requests.Bytes, rs.Replies.Packets, rs.Replies.Bytes,
 			rs.Rates.FlowsOpened, rs.Rates.Requests.Packets, rs.Rates.Replies.Packets)
 	}
 	for _, rs := range s.RealServers {
+		if rs.Overloaded {
+			fmt.Fprintf(t, "%s gets no new flows: it has had its max_flows, %d\n", rs.Address, rs.MaxFlows)
+		}
 		switch h := rs.Health; {
 		case h == nil:
 		case rs.State != "up":
