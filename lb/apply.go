@@ -164,6 +164,7 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 		onNoServer: c.OnNoServer,
 		lifetimes:  c.Timeouts.lifetimes(),
 		policy:     c.Policy,
+		keepTrails: c.Policy.ResetExpired || c.Policy.Removed == RemovedReset,
 	}
 	s.persistent = newPersistent(c.Persistence, a.id)
 	before := b.byName[c.Name]

@@ -35,6 +35,11 @@ type Options struct {
 	OnDefence func(DefenceState)
 
 	Offload Offload // carries established flows; nil: nothing does
+
+	// Emit sends a packet that answers none, a reset of Policy.ResetExpired or
+	// Policy.Removed. It is called from Run's goroutine, must not block, and
+	// does not keep p; false says that it had no room. nil: there are none.
+	Emit func(p *packet.Packet) bool
 }
 
 const defaultFlows = 4_000_000
@@ -93,6 +98,7 @@ func New(o Options) (*Balancer, error) {
 		return nil, err
 	}
 	b.table.offload = o.Offload
+	b.table.resets.emit = o.Emit
 	b.state.Store(new(snapshot))
 	b.origins.Store(new(origins))
 	for i := range o.Queues {

@@ -88,7 +88,7 @@ func (t *Table) add(rs *RealServer, key packet.Tuple, state State, now uint32) (
 
 // find looks key up with an event.
 func (t *Table) find(key packet.Tuple, e event, anew bool, now uint32) (f Flow, d Direction, ok bool) {
-	d, o := t.lookup(&key, key.Hash(t.seed), e, anew, now, &f)
+	d, o := t.lookup(&key, key.Hash(t.seed), e, anew, now, &f, nil)
 	if o != known {
 		return Flow{}, 0, false
 	}

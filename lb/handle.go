@@ -47,7 +47,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		hash = t.Hash(q.b.table.seed)
 	}
 	f := &q.flow
-	d, o := q.b.table.lookup(t, hash, ev, anew, tickOf(now), f)
+	d, o := q.b.table.lookup(t, hash, ev, anew, tickOf(now), f, p)
 	switch o {
 	case unknown:
 		if v, why, opened := q.open(p, hash, ev, now); !opened {

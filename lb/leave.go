@@ -26,9 +26,9 @@ func (r *RealServer) over(now time.Duration) bool {
 	return r.removed && p.Removed >= RemovedReschedule || now-r.leftAt >= p.Drain
 }
 
-// resets says whether the flow of entry e stays so that whoever of its ends
+// refuses says whether the flow of entry e stays so that whoever of its ends
 // sends is reset.
-func (r *RealServer) resets(e *entry) bool {
+func (r *RealServer) refuses(e *entry) bool {
 	return r.removed && r.service.policy.Removed == RemovedReset && e.tuple.Proto == packet.TCP
 }
 
@@ -76,7 +76,7 @@ func (b *Balancer) endFlows(now time.Duration) {
 	b.mu.Unlock()
 	w := &b.walk
 	for range min(w.left, walkChunks) {
-		b.table.endInChunk(w.next)
+		b.table.endInChunk(w.next, tickOf(now))
 		w.left--
 		w.next++
 		if w.next >= b.table.numChunks() {
@@ -86,20 +86,28 @@ func (b *Balancer) endFlows(now time.Duration) {
 }
 
 // endInChunk ends the flows in one chunk whose real server's are to end.
-func (t *Table) endInChunk(chunk int) {
+func (t *Table) endInChunk(chunk int, now uint32) {
 	for more := true; more; {
 		var replies [burst]hint
-		ended := 0
+		ended, removed := 0, 0
 		t.eachInChunk(chunk, func(s *shard, n uint32, e *entry) {
 			rs := t.servers.get(e.server)
-			if !rs.ending.Load() || e.state.isTemplate() || ended == burst || rs.resets(e) {
+			switch {
+			case !rs.ending.Load() || e.state.isTemplate() || ended == burst:
 				return
+			case e.resettable() && rs.service.keepTrails:
+				t.resetLocked(s, n, now)
+			case rs.service.keepTrails && e.state == TCPClose || rs.refuses(e):
+				return // it ends soon, or at its time
+			default:
+				replies[removed] = t.removeLocked(s, n)
+				removed++
 			}
-			replies[ended] = t.removeLocked(s, n)
 			s.ended++
 			ended++
 		})
-		for _, r := range replies[:ended] {
+		t.sendResets()
+		for _, r := range replies[:removed] {
 			t.removeReply(r)
 		}
 		more = ended == burst

@@ -49,7 +49,7 @@ func (r *record) accountOf(d Direction) uint32 { return r.id*2 + uint32(d) }
 // offer hands the flow f over if it is still there. It is offered with the
 // flow's lock held, so that who removes the flow withdraws it afterwards.
 func (t *Table) offer(f *Flow) {
-	if p := &f.Server.service.policy; !f.State.offerable() || p.ResetExpired || f.Server.removed && p.Removed != RemovedServe {
+	if s := f.Server.service; !f.State.offerable() || s.keepTrails || f.Server.removed && s.policy.Removed != RemovedServe {
 		return // a reset needs to know how far the flow has come, and who was removed is not to be served unseen
 	}
 	hash := f.Tuple.Hash(t.seed)

@@ -17,6 +17,7 @@ type service struct {
 	onNoServer OnNoServer
 	lifetimes  *lifetimes
 	policy     Policy
+	keepTrails bool                            // the policy may have to reset a connection, see reset.go
 	set        []*RealServer                   // all, newest first
 	persistent *persistent                     // nil: not
 	byEndpoint map[packet.Endpoint]*RealServer // set, where persistent

@@ -25,7 +25,10 @@ type FlowStats struct {
 	Expired    uint64 // ended by time or by a new connection in their place
 	Evicted    uint64 // given up because the table was full
 	Dropped    uint64 // ended by Defence.DropEntry
-	Ended      uint64 // ended by Policy.Removed or Policy.Drain
+	Ended      uint64 // ended by Policy.Removed or Policy.Drain; who was reset counts as expired too, once it is forgotten
+
+	// Packets that reset a connection, sent by Options.Emit or refused by it.
+	Resets, ResetsLost uint64
 }
 
 // Measured is what was counted, and how fast it grows.
@@ -151,7 +154,7 @@ func (s *service) stats(a *account) ServiceStats {
 }
 
 func (t *Table) stats() FlowStats {
-	st := FlowStats{Now: t.Len(), Limit: t.Limit()}
+	st := FlowStats{Now: t.Len(), Limit: t.Limit(), Resets: t.resets.sent.Load(), ResetsLost: t.resets.lost.Load()}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()

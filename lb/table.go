@@ -39,6 +39,7 @@ type Table struct {
 	where  []whereabouts // of the shards' indexes
 	owners []uint32      // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
 	heads  []uint32      // of all shards' timing wheels, see wheel.go
+	trails []trail       // by entry number, guarded as the entry; see reset.go
 	links  []uint32      // by entry number, guarded as the entry; see template.go
 	secure atomic.Bool   // TCP flows of all services follow the tables of Policy.SecureTCP
 	live   atomic.Int64  // flows, and inserts under way; at most limit
@@ -47,6 +48,7 @@ type Table struct {
 	mu      sync.Mutex    // guards what entries hands out; taken with a shard's lock held
 	entries region[entry] // by entry number; 0 is none
 
+	resets resets // the sweeper's own
 	cursor uint32 // the shard that Sweep visits next; the sweeper's own
 }
 
@@ -69,6 +71,7 @@ const (
 	flagOffered                // the offload may carry packets of it
 	flagControlled             // the flow has a template
 	flagAssured                // and has assured it
+	flagTrailed                // trails says how far the connection has come
 )
 
 const (
@@ -156,6 +159,10 @@ func newTable(limit int, servers *registry) (*Table, error) {
 		t.close()
 		return nil, err
 	}
+	if t.trails, err = reserve[trail](numEntries); err != nil {
+		t.close()
+		return nil, err
+	}
 	if t.links, err = reserve[uint32](numEntries); err != nil {
 		t.close()
 		return nil, err
@@ -186,6 +193,7 @@ func shardBits(limit int) int {
 func (t *Table) close() {
 	unreserve(t.entries.all)
 	unreserve(t.heads)
+	unreserve(t.trails)
 	unreserve(t.links)
 	t.arenas.close()
 	t.entries.all, t.heads = nil, nil
@@ -217,8 +225,8 @@ func (t *Table) copyFlow(f *Flow, e *entry) {
 // lookup finds the flow f of a packet with the tuple key, whose hash is given,
 // and takes the flow's life on by ev. It finds nothing where the flow is due,
 // or where the client starts anew and its old flow gives way; that flow is
-// removed.
-func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, anew bool, now uint32, f *Flow) (d Direction, o outcome) {
+// removed. p is the packet, for the flows whose trail is kept.
+func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, anew bool, now uint32, f *Flow, p *packet.Packet) (d Direction, o outcome) {
 	var elsewhere hints
 	id := t.shardOf(hash)
 	s := &t.shards[id]
@@ -234,7 +242,7 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, anew bool, now 
 			continue
 		}
 		if e := &t.entries.all[n]; e.tuple == *key {
-			return Request, t.hit(s, n, Request, ev, anew, now, f)
+			return Request, t.hit(s, n, Request, ev, anew, now, f, p)
 		}
 	}
 	s.mu.Unlock()
@@ -242,7 +250,7 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, anew bool, now 
 		o := &t.shards[t.ownerOf(n)]
 		o.mu.Lock()
 		if t.repliesBy(n, key) {
-			return Reply, t.hit(o, n, Reply, ev, anew, now, f)
+			return Reply, t.hit(o, n, Reply, ev, anew, now, f, p)
 		}
 		o.mu.Unlock()
 	}
@@ -262,7 +270,7 @@ func (t *Table) repliesBy(n uint32, key *packet.Tuple) bool {
 }
 
 // hit is called with s locked, the shard of entry n, and unlocks it.
-func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now uint32, f *Flow) outcome {
+func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now uint32, f *Flow, p *packet.Packet) outcome {
 	e := &t.entries.all[n]
 	t.copyFlow(f, e)
 	rs, oneSided := f.Server, e.flags&flagOneSided != 0
@@ -285,6 +293,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	if o == known && ev != eventPeek {
 		if d == Request {
 			e.countRequest()
+			if rs.service.keepTrails {
+				t.trailLocked(n, ev, p)
+			}
 		}
 		state := e.state.next(ev, wayOf(d, oneSided), t.isSecure(rs.service))
 		if e.flags&(flagControlled|flagAssured) == flagControlled && assures(e.state, state, d) {

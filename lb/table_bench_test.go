@@ -39,7 +39,7 @@ func BenchmarkLookup(b *testing.B) {
 				var f Flow
 				for b.Loop() {
 					k := &keys[i%len(keys)]
-					if got, o := t.lookup(k, k.Hash(t.seed), udpDatagram, false, 1, &f); o != known || got != d {
+					if got, o := t.lookup(k, k.Hash(t.seed), udpDatagram, false, 1, &f, nil); o != known || got != d {
 						b.Fatal("not found")
 					}
 					i++

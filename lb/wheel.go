@@ -111,6 +111,10 @@ func (t *Table) turn(id, now uint32) (looked int, more bool) {
 		}
 		looked++
 		if int32(t.entries.all[n].deadline-now) <= 0 && !t.rearmLocked(n, now) {
+			if t.resetsIdle(n) {
+				t.resetLocked(s, n, now)
+				continue
+			}
 			s.expired++
 			replies[removed] = t.removeLocked(s, n)
 			removed++
@@ -121,6 +125,7 @@ func (t *Table) turn(id, now uint32) (looked int, more bool) {
 	}
 	more = int32(slot-s.turned) > 0
 	s.mu.Unlock()
+	t.sendResets()
 	for _, r := range replies[:removed] {
 		t.removeReply(r)
 	}

@@ -86,6 +86,7 @@ func FuzzPacket(f *testing.F) {
 		}
 		p.SCTPChunk()
 		p.SCTPNextChunk()
+		p.TCPNumbers()
 		p.DontFragment()
 		if p.Segments() < 1 || p.SegmentLen() > p.Len() {
 			t.Errorf("%d segments of %d bytes", p.Segments(), p.SegmentLen())

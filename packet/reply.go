@@ -114,24 +114,36 @@ func (p *Packet) ReplyReset() bool {
 	length += uint32(flags&SYN/SYN + flags&FIN/FIN)
 	seq, ack := binary.BigEndian.Uint32(t[4:8]), binary.BigEndian.Uint32(t[8:12])
 
+	tuple := p.Tuple.Reverse()
+	if flags&ACK != 0 {
+		return p.putReset(p.start, &tuple, RST, ack, 0)
+	}
+	return p.putReset(p.start, &tuple, RST|ACK, 0, seq+length)
+}
+
+// MakeReset makes p, in a buffer of at least Headroom and 60 bytes, the RST by
+// which the sender of t ends a connection: seq is what the other end expects
+// next, ack what the sender does. It says false where t is of no valid packet.
+func (p *Packet) MakeReset(buf []byte, t *Tuple, seq, ack uint32) bool {
+	p.Reset(buf, Headroom, Headroom)
+	p.family = t.Family
+	return p.putReset(Headroom, t, RST|ACK, seq, ack)
+}
+
+// putReset makes p the RST with the tuple t that begins at start of its buffer.
+func (p *Packet) putReset(start int, tuple *Tuple, flags uint8, seq, ack uint32) bool {
 	head := 20
 	if p.family == IPv6 {
 		head = 40
 	}
-	tuple := p.Tuple.Reverse()
-	p.Reset(p.buf, p.start, p.start+head+tcpHeaderLen)
-	t = p.putOwnHeader(TCP, &tuple.Src, &tuple.Dst)
+	p.Reset(p.buf, start, start+head+tcpHeaderLen)
+	t := p.putOwnHeader(TCP, &tuple.Src, &tuple.Dst)
 	clear(t)
 	binary.BigEndian.PutUint16(t[0:2], tuple.SrcPort)
 	binary.BigEndian.PutUint16(t[2:4], tuple.DstPort)
-	t[12] = tcpHeaderLen / 4 << 4
-	if flags&ACK != 0 {
-		t[13] = RST
-		binary.BigEndian.PutUint32(t[4:8], ack)
-	} else {
-		t[13] = RST | ACK
-		binary.BigEndian.PutUint32(t[8:12], seq+length)
-	}
+	binary.BigEndian.PutUint32(t[4:8], seq)
+	binary.BigEndian.PutUint32(t[8:12], ack)
+	t[12], t[13] = tcpHeaderLen/4<<4, flags
 	binary.BigEndian.PutUint16(t[tcpChecksum:], ^p.transportSum())
 	return p.Parse() == OK
 }

@@ -75,6 +75,19 @@ func (p *Packet) SCTPChunk() uint8 {
 	return p.buf[p.start+p.l4+sctpHeaderLen]
 }
 
+// TCPNumbers are the sequence numbers that a TCP segment leads to: next is the
+// one behind what it carries, ack the one that its sender expects. ok is false
+// for a segment without ACK, for a RST, and for a fragment, which does not say
+// how long its segment is.
+func (p *Packet) TCPNumbers() (next, ack uint32, ok bool) {
+	t := p.buf[p.start+p.l4 : p.end]
+	if p.proto != TCP || p.frag.Is || tcpDataOffset(t) == 0 || t[13]&(ACK|RST) != ACK {
+		return 0, 0, false
+	}
+	next = binary.BigEndian.Uint32(t[4:8]) + uint32(len(t)-tcpDataOffset(t)) + uint32(t[13]&SYN/SYN+t[13]&FIN/FIN)
+	return next, binary.BigEndian.Uint32(t[8:12]), true
+}
+
 // SCTPNextChunk is the type of the second chunk of an SCTP packet; NoChunk where
 // there is none.
 func (p *Packet) SCTPNextChunk() uint8 {
