@@ -39,7 +39,7 @@ func (l *load) from(tb testing.TB, k int, i uint32) {
 		addr, ports = b[20:24], b[40:]
 	}
 	binary.BigEndian.PutUint32(addr, high<<16|(0xffff-high))
-	binary.BigEndian.PutUint16(ports, uint16(1+i>>14))
+	binary.BigEndian.PutUint16(ports, uint16(1000+i>>14)) // not 20, which is no client's
 	p := &l.batch[k]
 	p.Reset(buf, packet.Headroom, packet.Headroom+n)
 	if why := p.Parse(); why != packet.OK {
