@@ -39,7 +39,8 @@ func TestNarrowTunnels(t *testing.T) {
 		{name: "gue over IPv6 counts its headers", d: tun(rs6, modes.Tunnel{Kind: packet.GUE}), rip: rip6, mtu: 1400, in: df(1349), why: packet.TooBig, told: 1348},
 		{name: "gre counts its checksum", d: tun(rs4, modes.Tunnel{Kind: packet.GRE, Checksum: true}), rip: rip4, mtu: 1400, in: df(1373), why: packet.TooBig, told: 1372},
 
-		{name: "without discovery the outer packet may be fragmented", d: outside, rip: rip4, mtu: 1400, in: df(1400)},
+		{name: "without discovery the outer packet is fragmented", d: outside, rip: rip4, mtu: 1400, in: df(1400), cut: 1400},
+		{name: "without discovery also over IPv6", d: tun(rs6, modes.Tunnel{Fragment: true}), rip: rip6, mtu: 1400, in: df(1400), cut: 1400},
 		{name: "without discovery also one that fits has no DF outside", d: outside, rip: rip4, mtu: 1500, in: df(100)},
 		{name: "without discovery IPv6 is told all the same", d: outside, rip: rip4, mtu: 1400, in: v6(1400), why: packet.TooBig, told: 1380},
 

@@ -22,9 +22,10 @@ func (p *Packet) FragmentTo(mtu int) {
 func (p *Packet) FragmentTunnelTo(mtu int) { p.cut = mtu }
 
 // CutLen is the most bytes of the packets in which p, or each segment of a
-// super-packet, is to leave; 0 says that it leaves as it is. It was set by FragmentTo, or p was put together from
-// fragments of that length, or p was an IPv4 packet which routers may fragment
-// and is an IPv6 packet now which they may not (RFC 7915 section 4).
+// super-packet, is to leave; 0 says that it leaves as it is. It was set by
+// FragmentTo, or p was put together from fragments of that length, or p was an
+// IPv4 packet which routers may fragment and is an IPv6 packet now which they
+// may not (RFC 7915 section 4).
 func (p *Packet) CutLen() int {
 	n := p.Len()
 	if p.VNet.GSOType != GSONone {
