@@ -49,7 +49,7 @@ type FlowState struct {
 	Evicted uint64 `json:"evicted"` // because the table was full
 	Dropped uint64 `json:"dropped"` // by drop_entry
 	Ended   uint64 `json:"ended"`   // by policy.removed or policy.drain
-	InLane  int    `json:"in_lane"` // directions of flows that the fast lane carried when it was last swept
+	InLane  int    `json:"in_lane"` // of Now: flows that the fast lane may carry
 }
 
 // DefenceState is what is given up just now, and under which pressure.

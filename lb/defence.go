@@ -223,6 +223,7 @@ func (t *Table) todrop(e *entry, now uint32, spared *[todropPackets + 1]int8) bo
 	default:
 		return false
 	}
+	t.followLocked(e, now)
 	n := e.requests()
 	lifetime := t.servers.get(e.server).service.lifetimes[e.state]
 	if idle := int32(lifetime - (e.deadline - now)); idle < int32(ticks(todropIdle)) || n < 1 || n > todropPackets {

@@ -8,8 +8,8 @@ import (
 )
 
 // An Offload carries the packets of established flows past the packet loops.
-// Offer and Withdraw are called from packet loops, with a lock of the flow
-// table held: they take a system call at most and allocate nothing.
+// Offer, Withdraw and Seen are called from packet loops, with a lock of the
+// flow table held: they take a system call at most.
 type Offload interface {
 	// Offer asks for one direction of a flow. What was taken for the same tuple
 	// is replaced. It may be refused: the flow is offered again later.
@@ -17,6 +17,10 @@ type Offload interface {
 
 	// Withdraw takes back the packets of t: the next one comes to Handle.
 	Withdraw(t *packet.Tuple)
+
+	// Seen is how long ago it has carried a packet of t; ok is false where it
+	// has none of them, or has carried none yet.
+	Seen(t *packet.Tuple) (ago time.Duration, ok bool)
 
 	// Invalidate takes everything back at once.
 	Invalidate()
@@ -65,7 +69,10 @@ func (t *Table) offer(f *Flow) {
 	if !now.State.offerable() {
 		return
 	}
-	e.flags |= flagOffered
+	if e.flags&flagOffered == 0 {
+		e.flags |= flagOffered
+		t.offered.Add(1)
+	}
 	o := Offer{Tuple: now.Tuple, MTU: now.Server.PathMTU(), Account: now.Server.accountOf(Request)}
 	now.Server.Mode.Rewrite(&now, Request, &o.Rewrite)
 	t.offload.Offer(&o)
@@ -84,6 +91,7 @@ func (t *Table) withdrawLocked(e *entry) {
 		return
 	}
 	e.flags &^= flagOffered
+	t.offered.Add(-1)
 	t.offload.Withdraw(&e.tuple)
 	f := t.flow(e)
 	if reply, ok := f.Server.Mode.ReplyTuple(f); ok {
@@ -117,53 +125,25 @@ func (b *Balancer) takeBack() {
 	}
 }
 
-// Refresh tells that the Offload has last carried a packet of tuple at the
-// time seen, of Run's clock. It is false where there is no such flow that was
-// offered: the Offload should forget the tuple.
-func (b *Balancer) Refresh(tuple *packet.Tuple, seen time.Duration) (known bool) {
-	var elsewhere hints
-	t := b.table
-	hash := tuple.Hash(t.seed)
-	s := &t.shards[t.shardOf(hash)]
-	s.mu.Lock()
-	n := t.entryLocked(s, tuple, hash)
-	if n != 0 {
-		known = t.refreshLocked(n, seen)
-		s.mu.Unlock()
-		return known
-	}
-	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
-		if slot := s.at(i); slot.tag() == uint32(hash) && slot.isReply() {
-			elsewhere.add(slot.entry())
-		}
-	}
-	s.mu.Unlock()
-	for _, n := range elsewhere.list() {
-		o := &t.shards[t.ownerOf(n)]
-		o.mu.Lock()
-		if t.repliesBy(n, tuple) {
-			known = t.refreshLocked(n, seen)
-			o.mu.Unlock()
-			return known
-		}
-		o.mu.Unlock()
-	}
-	return false
-}
-
-// refreshLocked moves the deadline of entry n to what a packet at the time
-// seen makes it, unless one that came up has moved it further.
-func (t *Table) refreshLocked(n uint32, seen time.Duration) (known bool) {
-	e := &t.entries.all[n]
+// followLocked moves the deadline of the flow in e on by what the Offload has
+// carried of it, and says whether the flow lives on. Nobody asks before a flow
+// is due, so that an active one costs two questions per lifetime.
+func (t *Table) followLocked(e *entry, now uint32) (lives bool) {
 	if e.flags&flagOffered == 0 {
 		return false
 	}
-	if seen < 0 {
-		return true // none was carried yet
+	f := t.flow(e)
+	lifetime := f.Server.service.lifetimes[e.state]
+	follow := func(tuple *packet.Tuple) {
+		if ago, ok := t.offload.Seen(tuple); ok && ticks(ago) < lifetime {
+			if deadline := now - ticks(ago) + lifetime; int32(deadline-e.deadline) > 0 {
+				e.deadline = deadline
+			}
+		}
 	}
-	deadline := tickOf(seen) + t.servers.get(e.server).service.lifetimes[e.state]
-	if int32(deadline-e.deadline) > 0 {
-		e.deadline = deadline
+	follow(&e.tuple)
+	if reply, ok := f.Server.Mode.ReplyTuple(f); ok {
+		follow(&reply)
 	}
-	return true
+	return int32(e.deadline-now) > 0
 }

@@ -1,6 +1,7 @@
 package lb_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -15,11 +16,17 @@ type fakeLane struct {
 	flows       map[packet.Tuple]lb.Offer
 	invalidated int
 	counts      map[uint32]uint64
+	ago         map[packet.Tuple]time.Duration // how long ago a packet was carried
 }
 
 func (l *fakeLane) Offer(o *lb.Offer) bool { l.flows[o.Tuple] = *o; return true }
 
 func (l *fakeLane) Withdraw(t *packet.Tuple) { delete(l.flows, *t) }
+
+func (l *fakeLane) Seen(t *packet.Tuple) (time.Duration, bool) {
+	ago, ok := l.ago[*t]
+	return ago, ok
+}
 
 func (l *fakeLane) Invalidate() { l.invalidated++; clear(l.flows) }
 
@@ -37,7 +44,7 @@ const (
 // service, and opens a TCP flow from laneClient.
 func startLane(t *testing.T, change func(*lb.ServiceConfig)) (*lb.Balancer, *fakeLane, lb.Config) {
 	t.Helper()
-	l := &fakeLane{flows: map[packet.Tuple]lb.Offer{}, counts: map[uint32]uint64{}}
+	l := &fakeLane{flows: map[packet.Tuple]lb.Offer{}, counts: map[uint32]uint64{}, ago: map[packet.Tuple]time.Duration{}}
 	c := director{mode: "nat", realServers: []string{laneRIP}}.config(t)
 	if change != nil {
 		change(&c.Services[0])
@@ -141,30 +148,69 @@ func TestAnotherWeightTakesNoFlowBack(t *testing.T) {
 }
 
 func TestWhatTheLaneCarriesKeepsTheFlowAlive(t *testing.T) {
-	b, l, _ := startLane(t, nil)
-	talk(t, b, time.Second)
-	reply := tuple(t, packettest.TCP(laneRIP, laneClient))
-	if !b.Refresh(&reply, 10*time.Minute) {
-		t.Fatal("a flow that was offered is not known")
+	const began, lifetime = time.Second, 900 * time.Second
+	for _, row := range []struct {
+		name  string
+		way   []byte // whose last packet the lane carried, or nil
+		ago   time.Duration
+		lives bool
+	}{
+		{"a request a minute ago", packettest.TCP(laneClient, laneVIP), time.Minute, true},
+		{"a reply a minute ago", packettest.TCP(laneRIP, laneClient), time.Minute, true},
+		{"a reply longer ago than a lifetime", packettest.TCP(laneRIP, laneClient), lifetime + time.Second, false},
+		{"nothing", nil, 0, false},
+	} {
+		for _, asks := range []string{"the sweep", "the next packet"} {
+			t.Run(row.name+", asked by "+asks, func(t *testing.T) {
+				b, l, _ := startLane(t, nil)
+				talk(t, b, began)
+				if row.way != nil {
+					l.ago[tuple(t, row.way)] = row.ago
+				}
+				due := began + lifetime + time.Second
+				switch asks {
+				case "the sweep":
+					b.SweepAll(due + time.Minute)
+				case "the next packet":
+					handle(t, b, packettest.TCP(laneClient, laneVIP), due)
+				}
+				_, offered := l.flows[tuple(t, packettest.TCP(laneClient, laneVIP))]
+				if offered != row.lives {
+					t.Errorf("the flow lives: %v, want %v", offered, row.lives)
+				}
+			})
+		}
 	}
-	if earlier := time.Minute; !b.Refresh(&reply, earlier) {
-		t.Fatal("a flow that was offered is not known")
-	}
-	// 900 s after the first packets the flow would have ended.
-	handle(t, b, packettest.TCP(laneClient, laneVIP), 20*time.Minute)
-	if got := b.Stats().Flows; got.Now != 1 || got.Expired != 0 {
-		t.Errorf("%d flows and %d expired, want the one", got.Now, got.Expired)
-	}
-	handle(t, b, packettest.TCP(laneClient, laneVIP, packettest.FIN), 20*time.Minute)
-	if b.Refresh(&reply, 20*time.Minute) {
-		t.Error("a flow that was taken back is still wanted")
-	}
-	stranger := tuple(t, packettest.TCP("198.51.100.8:1", laneVIP))
-	if b.Refresh(&stranger, 0) {
-		t.Error("a flow that never was is wanted")
-	}
-	if len(l.flows) != 0 {
-		t.Errorf("still in the lane: %+v", l.flows)
+}
+
+func TestAFullTableKeepsTheUDPFlowsThatTheLaneCarries(t *testing.T) {
+	const client, flows = "198.51.100.7:5000", 8
+	for _, carried := range []bool{true, false} {
+		t.Run(fmt.Sprintf("carried: %v", carried), func(t *testing.T) {
+			l := &fakeLane{flows: map[packet.Tuple]lb.Offer{}, ago: map[packet.Tuple]time.Duration{}}
+			b := startWith(t, director{mode: "nat", realServers: []string{laneRIP}}.config(t), lb.Options{Flows: flows, Offload: l})
+			for range 64 {
+				handle(t, b, packettest.UDP(client, laneVIP), 0)
+			}
+			key := tuple(t, packettest.UDP(client, laneVIP))
+			if len(l.flows) != 2 {
+				t.Fatalf("%d directions are offered, want 2", len(l.flows))
+			}
+			if carried {
+				l.ago[key] = time.Second
+			}
+			for i := range 10 * flows {
+				now := time.Duration(i) * 3 * time.Second
+				b.SweepAll(now)
+				handle(t, b, packettest.UDP(fmt.Sprintf("198.51.101.%d:%d", i%250, 1+i), laneVIP), now)
+			}
+			if _, kept := l.flows[key]; kept != carried {
+				t.Errorf("the flow is kept: %v, want %v", kept, carried)
+			}
+			if b.Stats().Flows.Evicted == 0 {
+				t.Error("nothing was evicted: this test proves nothing")
+			}
+		})
 	}
 }
 

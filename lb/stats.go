@@ -21,6 +21,7 @@ type Stats struct {
 // FlowStats is the state of the flow table.
 type FlowStats struct {
 	Now, Limit int
+	Offered    int // of Now, flows that the Offload may carry
 	Created    uint64
 	Expired    uint64 // ended by time or by a new connection in their place
 	Evicted    uint64 // given up because the table was full
@@ -154,7 +155,10 @@ func (s *service) stats(a *account) ServiceStats {
 }
 
 func (t *Table) stats() FlowStats {
-	st := FlowStats{Now: t.Len(), Limit: t.Limit(), Resets: t.resets.sent.Load(), ResetsLost: t.resets.lost.Load()}
+	st := FlowStats{
+		Now: t.Len(), Limit: t.Limit(), Offered: int(t.offered.Load()),
+		Resets: t.resets.sent.Load(), ResetsLost: t.resets.lost.Load(),
+	}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()

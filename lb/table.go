@@ -31,7 +31,8 @@ import (
 type Table struct {
 	seed      uint64 // random per process
 	servers   *registry
-	offload   Offload // nil: every packet comes to Handle
+	offload   Offload      // nil: every packet comes to Handle
+	offered   atomic.Int64 // flows that it was offered
 	limit     int64
 	shardBits int
 
@@ -276,7 +277,7 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	rs, oneSided := f.Server, e.flags&flagOneSided != 0
 	o, ends, count := known, false, &s.ended
 	switch {
-	case int32(e.deadline-now) <= 0 || anew && d == Request && rs.replaces(e),
+	case int32(e.deadline-now) <= 0 && !t.followLocked(e, now) || anew && d == Request && rs.replaces(e),
 		e.state == UDPBrief && ev == udpDatagram && d == Request && rs.service.policy.OnePacket:
 		ends, count = true, &s.expired
 	case rs.removed:

@@ -110,7 +110,7 @@ func (t *Table) turn(id, now uint32) (looked int, more bool) {
 			continue
 		}
 		looked++
-		if int32(t.entries.all[n].deadline-now) <= 0 && !t.rearmLocked(n, now) {
+		if e := &t.entries.all[n]; int32(e.deadline-now) <= 0 && !t.rearmLocked(n, now) && !t.followLocked(e, now) {
 			if t.resetsIdle(n) {
 				t.resetLocked(s, n, now)
 				continue
@@ -194,6 +194,12 @@ func (t *Table) victimLocked(s *shard, id, now uint32) uint32 {
 			e := &t.entries.all[n]
 			switch c {
 			case classUDP:
+				if e.flags&flagOffered != 0 {
+					if refiled == maxRefile {
+						continue // the Offload has been asked often enough
+					}
+					t.followLocked(e, now)
+				}
 			case classTemplate:
 				if n = t.idleTemplateLocked(n); n != 0 {
 					return n

@@ -32,6 +32,7 @@ var (
 	realServerBytesDesc      = desc(RealServerBytes, "Bytes of those packets.", "service", "real_server", "direction")
 
 	flowsDesc        = desc(Flows, "Flows in the table.")
+	flowsInLaneDesc  = desc(FlowsInLane, "Of those flows, the ones that the fast lane may carry.")
 	flowsLimitDesc   = desc(FlowsLimit, "Most flows that the table takes.")
 	flowsCreatedDesc = desc(FlowsCreated, "Flows created.")
 	flowsExpiredDesc = desc(FlowsExpired, "Flows ended: by timeout, evicted because the table was full, dropped by the defence drop_entry, or with their real server by policy.removed or policy.drain.", "reason")
@@ -44,7 +45,7 @@ func (*balancer) Describe(ch chan<- *prometheus.Desc) {
 	describe(ch, openedDesc, packetsDesc, bytesDesc,
 		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerClientsDesc, realServerMaxFlowsDesc, realServerOverloadedDesc,
 		realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
-		flowsDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, defenceDesc, lookupsDesc, notesDesc)
+		flowsDesc, flowsInLaneDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, defenceDesc, lookupsDesc, notesDesc)
 }
 
 func (c *balancer) Collect(ch chan<- prometheus.Metric) {
@@ -54,6 +55,7 @@ func (c *balancer) Collect(ch chan<- prometheus.Metric) {
 		collectService(ch, &s.Services[i], known)
 	}
 	gauge(ch, flowsDesc, float64(s.Flows.Now))
+	gauge(ch, flowsInLaneDesc, float64(s.Flows.Offered))
 	gauge(ch, flowsLimitDesc, float64(s.Flows.Limit))
 	counter(ch, flowsCreatedDesc, s.Flows.Created)
 	counter(ch, flowsExpiredDesc, s.Flows.Expired, "timeout")

@@ -47,6 +47,7 @@ const (
 	HealthTransitions = "uvs_health_transitions_total"
 
 	Flows         = "uvs_flows"
+	FlowsInLane   = "uvs_flows_in_fast_lane"
 	FlowsLimit    = "uvs_flows_limit"
 	FlowsCreated  = "uvs_flows_created_total"
 	FlowsExpired  = "uvs_flows_expired_total"
@@ -68,7 +69,6 @@ const (
 	BFDInvalid    = "uvs_bfd_invalid_packets_total"
 
 	LaneUp         = "uvs_fast_lane_up"
-	LaneDirections = "uvs_fast_lane_directions"
 	TUNReads       = "uvs_tun_queue_reads_total"
 	TUNReadBytes   = "uvs_tun_queue_read_bytes_total"
 	TUNBatches     = "uvs_tun_queue_batches_total"
@@ -91,14 +91,8 @@ type Source struct {
 	Road     func() stack.Stats
 	Health   func() []health.Status
 	Reload   func() Reload
-	Lane     func() Lane
 	Routers  func() bgp.Stats // nil: no BGP
-}
-
-// Lane is the fast lane.
-type Lane struct {
-	Up         bool
-	Directions int // of flows that it carried when it was last asked
+	FastLane bool             // it is on
 }
 
 // Reload says how the configuration was read.
@@ -161,22 +155,19 @@ var (
 	buildInfoDesc        = desc(BuildInfo, "1; the version is in the labels.", "version", "go_version")
 	tunInfoDesc          = desc(TUNInfo, "1; the TUN device and the offloads that the kernel granted it are in the labels.", "device", "offloads")
 	laneUpDesc           = desc(LaneUp, "Whether the fast lane is on.")
-	laneDirectionsDesc   = desc(LaneDirections, "Directions of flows that the fast lane carried when it was last asked.")
 	reloadSuccessfulDesc = desc(ReloadSuccessful, "Whether the last reload of the configuration succeeded.")
 	reloadTimestampDesc  = desc(ReloadTimestamp, "When the configuration in force was read.")
 	reloadsDesc          = desc(Reloads, "Reloads of the configuration.", "result")
 )
 
 func (*director) Describe(ch chan<- *prometheus.Desc) {
-	describe(ch, buildInfoDesc, tunInfoDesc, laneUpDesc, laneDirectionsDesc, reloadSuccessfulDesc, reloadTimestampDesc, reloadsDesc)
+	describe(ch, buildInfoDesc, tunInfoDesc, laneUpDesc, reloadSuccessfulDesc, reloadTimestampDesc, reloadsDesc)
 }
 
 func (c *director) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, buildInfoDesc, 1, c.source.Version, runtime.Version())
 	gauge(ch, tunInfoDesc, 1, c.source.Device, c.source.Offloads)
-	lane := c.source.Lane()
-	gauge(ch, laneUpDesc, oneIf(lane.Up))
-	gauge(ch, laneDirectionsDesc, float64(lane.Directions))
+	gauge(ch, laneUpDesc, oneIf(c.source.FastLane))
 	r := c.source.Reload()
 	gauge(ch, reloadSuccessfulDesc, oneIf(!r.LastBad))
 	gauge(ch, reloadTimestampDesc, float64(r.Loaded.UnixMilli())/1000)

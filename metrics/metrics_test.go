@@ -42,7 +42,7 @@ func busy() Source {
 				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
 			},
 		}},
-		Flows:   lb.FlowStats{Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35, Dropped: 36, Ended: 37},
+		Flows:   lb.FlowStats{Offered: 46, Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35, Dropped: 36, Ended: 37},
 		Defence: lb.DefenceState{DropRate: 2},
 		Lookups: lb.Lookups{Hit: 41, MissSYN: 42, MissNonSYN: 43},
 	}
@@ -76,8 +76,8 @@ func busy() Source {
 				BFDInvalid: 99,
 			}
 		},
-		Lane:   func() Lane { return Lane{Up: true, Directions: 46} },
-		Reload: func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
+		FastLane: true,
+		Reload:   func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
 	}
 }
 
@@ -123,7 +123,7 @@ func TestScrape(t *testing.T) {
 		`uvs_bfd_packets_total{direction="in",peer="192.0.2.254"} 98`,
 		`uvs_bfd_invalid_packets_total 99`,
 		`uvs_fast_lane_up 1`,
-		`uvs_fast_lane_directions 46`,
+		`uvs_flows_in_fast_lane 46`,
 		`uvs_packets_total{direction="in",mode="nat",service="web"} 10`,
 		`uvs_packets_total{direction="out",mode="dr",service="web"} 22`,
 		`uvs_bytes_total{direction="in",mode="nat",service="web"} 11`,

@@ -176,7 +176,7 @@ last reload failed   a: wrong
 device               uvs0, 2 queues, offloads checksum tso, egress auto
 flows                1 of 2; 3 created, 4 expired, 5 evicted, 6 ended with their real server
 defence              drop_entry, drop_packet 1 in 7, secure_tcp; the flow table is nearly full; memory is low; 6 flows dropped
-fast lane            on; 34 directions of flows
+fast lane            on; 34 flows
 per second           29 flows; 30 packets and 31 bytes in, 32 and 33 out
 lookups              6 hit, 7 missed and could open a flow, 8 missed otherwise
 packets              9 received, 10 sent, 11 passed up, 12 returned, 13 dropped

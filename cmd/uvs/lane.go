@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/uvs-project/uvs/config"
@@ -22,7 +21,6 @@ type lane struct {
 	log     *slog.Logger
 	changed chan struct{} // the host's routes or devices have
 
-	entries atomic.Int64      // directions of flows in the lane when it was last swept
 	trouble map[string]string // what was last logged of each task; run's own
 }
 
@@ -112,22 +110,14 @@ func (l *lane) routesChanged() {
 const (
 	beatEvery   = 500 * time.Millisecond // a quarter of what the program waits for
 	attachEvery = 5 * time.Second        // how soon a removed program is attached anew
-
-	// A sweep costs a hundredth of a core at most, but no flow may reach its
-	// deadline for the only reason that nobody asked when it was last seen.
-	sweepShare  = 100
-	sweepAtMost = time.Minute
 )
 
-// run keeps the lane alive, attached where packets arrive, and the balancer
-// told of what it carries. now is the balancer's clock.
-func (l *lane) run(ctx context.Context, b *lb.Balancer, now func() time.Duration) error {
+// run keeps the lane alive and attached where packets arrive.
+func (l *lane) run(ctx context.Context) error {
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	attach := time.NewTicker(attachEvery)
 	defer attach.Stop()
-	sweep := time.NewTimer(time.Second)
-	defer sweep.Stop()
 	l.check("attach", l.attach())
 	l.check("heartbeat", l.Beat())
 	for {
@@ -141,12 +131,6 @@ func (l *lane) run(ctx context.Context, b *lb.Balancer, now func() time.Duration
 			l.check("attach", l.attach())
 		case <-attach.C:
 			l.check("attach", l.attach())
-		case <-sweep.C:
-			began := time.Now()
-			n, err := l.Sweep(func(t *packet.Tuple, ago time.Duration) bool { return b.Refresh(t, now()-ago) })
-			l.check("sweep", err)
-			l.entries.Store(int64(n))
-			sweep.Reset(min(max(time.Second, sweepShare*time.Since(began)), sweepAtMost))
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (d *director) state() admin.State {
 		},
 		Warnings: d.warnings,
 		Flows: admin.FlowState{
-			Now: balance.Flows.Now, Limit: balance.Flows.Limit,
+			Now: balance.Flows.Now, InLane: balance.Flows.Offered, Limit: balance.Flows.Limit,
 			Created: balance.Flows.Created, Expired: balance.Flows.Expired,
 			Evicted: balance.Flows.Evicted, Dropped: balance.Flows.Dropped, Ended: balance.Flows.Ended,
 		},
@@ -42,9 +42,6 @@ func (d *director) state() admin.State {
 		Total:    measured(&balance.Total),
 		BGP:      d.peerStates(),
 		Services: []admin.ServiceState{},
-	}
-	if d.lane != nil {
-		s.Flows.InLane = int(d.lane.entries.Load())
 	}
 	if d.failed != nil {
 		s.Config.LastError = d.failed.Error()
@@ -127,12 +124,7 @@ func (d *director) source() metrics.Source {
 		Road:     d.road.Stats,
 		Health:   d.health.Status,
 		Routers:  d.routers(),
-		Lane: func() metrics.Lane {
-			if d.lane == nil {
-				return metrics.Lane{}
-			}
-			return metrics.Lane{Up: true, Directions: int(d.lane.entries.Load())}
-		},
+		FastLane: d.lane != nil,
 		Reload: func() metrics.Reload {
 			d.mu.Lock()
 			defer d.mu.Unlock()

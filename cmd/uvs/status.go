@@ -73,7 +73,7 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 	if on := defences(&s.Defence); on != "" {
 		fmt.Fprintf(t, "defence\t%s; %d flows dropped\n", on, s.Flows.Dropped)
 	}
-	fmt.Fprintf(t, "fast lane\t%s; %d directions of flows\n", s.Device.FastLane, s.Flows.InLane)
+	fmt.Fprintf(t, "fast lane\t%s; %d flows\n", s.Device.FastLane, s.Flows.InLane)
 	r := &s.Total.Rates
 	fmt.Fprintf(t, "per second\t%d flows; %d packets and %d bytes in, %d and %d out\n",
 		r.FlowsOpened, r.Requests.Packets, r.Requests.Bytes, r.Replies.Packets, r.Replies.Bytes)

@@ -186,7 +186,7 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 		last = append(last, part{"bgp", d.speaker.Run})
 	}
 	if d.lane != nil {
-		last = append(last, part{"fast lane", func(ctx context.Context) error { return d.lane.run(ctx, d.balancer, d.road.Now) }})
+		last = append(last, part{"fast lane", d.lane.run})
 	}
 	d.onClose(startParts(ctx, cancel, last).stop)
 

@@ -148,6 +148,16 @@ func (l *Lane) Delete(t *packet.Tuple) error {
 	return nil
 }
 
+// Seen is how long ago the lane carried a packet of t. It is not ok where the
+// lane has no such entry, or has carried none of its packets yet.
+func (l *Lane) Seen(t *packet.Tuple) (ago time.Duration, ok bool) {
+	var f laneFlow
+	if l.objects.Flows.Lookup(key(t), unsafe.Pointer(&f)) != nil || f.Seen == 0 {
+		return 0, false
+	}
+	return max(0, clock()-time.Duration(f.Seen)), true
+}
+
 // key is t as the program's struct tuple, which has the same layout, so that
 // the system call needs no copy.
 func key(t *packet.Tuple) unsafe.Pointer { return unsafe.Pointer(t) }
