@@ -35,6 +35,7 @@ var imports = map[string][]string{
 	"modes":             {"packet", "lb"},
 	"bgp":               {"bgp/bfd"},
 	"bgp/bfd":           {},
+	"announce":          {},
 	"config":            {},
 	"config/compat":     {},
 	"health":            {},

@@ -24,6 +24,7 @@ func (fs *faults) check(o Options) {
 	fs.checkAdmin()
 	fs.checkServices(o)
 	fs.checkBGP()
+	fs.checkAnnouncement()
 }
 
 const (

@@ -22,17 +22,18 @@ import (
 
 // Config is a whole configuration file.
 type Config struct {
-	Node      string    `mapstructure:"node"` // the director's name in logs and metrics
-	Device    Device    `mapstructure:"device"`
-	Addresses Addresses `mapstructure:"addresses"`
-	LAN       LAN       `mapstructure:"lan"`
-	Limits    Limits    `mapstructure:"limits"`
-	Timeouts  Timeouts  `mapstructure:"timeouts"`
-	Policy    Policy    `mapstructure:"policy"`
-	Defence   Defence   `mapstructure:"defence"`
-	Admin     Admin     `mapstructure:"admin"`
-	BGP       BGP       `mapstructure:"bgp"`
-	Services  []Service `mapstructure:"services"`
+	Node         string       `mapstructure:"node"` // the director's name in logs and metrics
+	Device       Device       `mapstructure:"device"`
+	Addresses    Addresses    `mapstructure:"addresses"`
+	LAN          LAN          `mapstructure:"lan"`
+	Limits       Limits       `mapstructure:"limits"`
+	Timeouts     Timeouts     `mapstructure:"timeouts"`
+	Policy       Policy       `mapstructure:"policy"`
+	Defence      Defence      `mapstructure:"defence"`
+	Admin        Admin        `mapstructure:"admin"`
+	BGP          BGP          `mapstructure:"bgp"`
+	Announcement Announcement `mapstructure:"announcement"`
+	Services     []Service    `mapstructure:"services"`
 }
 
 // Device is the TUN device that the kernel routes the VIPs into.
@@ -144,6 +145,7 @@ func Default() Config {
 			Socket: "/run/uvs/uvs.sock",
 			Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 9740),
 		},
-		BGP: BGP{ListenPort: -1},
+		BGP:          BGP{ListenPort: -1},
+		Announcement: Announcement{VIPUp: VIPUpAny},
 	}
 }

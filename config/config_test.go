@@ -34,6 +34,7 @@ policy:
   reset_expired: true
   clamp_mss: 1400
 admin: {socket: /tmp/uvs.sock, listen: "[::1]:9999"}
+announcement: {vip_up: all, hold_down: 5s, med_span: 100}
 bgp:
   as: 65011
   router_id: 192.0.2.1
@@ -61,6 +62,8 @@ services:
     persistence: {timeout: 5m, prefix_v4: 24, prefix_v6: 56, engine: none}
     on_no_server: reset
     announce: false
+    quorum: 1
+    sorry_server: 192.0.2.99
     bgp: {communities: ["65011:9"], local_preference: 300, med: 20, prepend: 2, peers: [eth0]}
     health: {type: none}
     timeouts: {tcp: 5s}
@@ -79,6 +82,7 @@ timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
+announcement = {vip_up = "all", hold_down = "5s", med_span = 100}
 [bgp]
 as = 65011
 router_id = "192.0.2.1"
@@ -125,6 +129,8 @@ tunnel = {type = "gue", port = 6081, checksum = true, pmtu_discovery = false}
 persistence = {timeout = "5m", prefix_v4 = 24, prefix_v6 = 56, engine = "none"}
 on_no_server = "reset"
 announce = false
+quorum = 1
+sorry_server = "192.0.2.99"
 bgp = {communities = ["65011:9"], local_preference = 300, med = 20, prepend = 2, peers = ["eth0"]}
 health = {type = "none"}
 timeouts = {tcp = "5s"}
@@ -143,6 +149,7 @@ const fullJSON = `{
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
   "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
+"announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100},
 "bgp": {"as": 65011, "router_id": "192.0.2.1", "listen_port": 1179, "graceful_restart": "off",
   "communities": ["site", "no-export"], "community_names": [{"name": "site", "value": "65011:1:2"}],
   "local_preference": 200, "med": 10, "prepend": 1, "aggregates": [{"prefix": "203.0.113.0/24", "only": true}],
@@ -157,7 +164,7 @@ const fullJSON = `{
   "maglev": {"slots": 251, "fields": ["src", "src_port"], "key": "secret", "max_load": 125},
   "tunnel": {"type": "gue", "port": 6081, "checksum": true, "pmtu_discovery": false},
   "persistence": {"timeout": "5m", "prefix_v4": 24, "prefix_v6": 56, "engine": "none"},
-  "on_no_server": "reset", "announce": false,
+  "on_no_server": "reset", "announce": false, "quorum": 1, "sorry_server": "192.0.2.99",
   "bgp": {"communities": ["65011:9"], "local_preference": 300, "med": 20, "prepend": 2, "peers": ["eth0"]}, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
   "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "drain": "0s", "clamp_mss": "auto"},
@@ -196,6 +203,7 @@ var fullConfig = &Config{
 			Families: []Family{IPv4, IPv6}, MaxReceived: 100_000, BFD: BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
 		}},
 	},
+	Announcement: Announcement{VIPUp: VIPUpAll, HoldDown: 5 * time.Second, MEDSpan: 100},
 	Services: []Service{{
 		Name: "web",
 		Listen: []Listen{
@@ -208,7 +216,7 @@ var fullConfig = &Config{
 		Tunnel:      Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)},
 		Persistence: Persistence{Timeout: 5 * time.Minute, PrefixV4: 24, PrefixV6: 56, Engine: NoEngine},
 		OnNoServer:  AnswerReset,
-		BGP:         ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"},
+		BGP:         ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"}, Quorum: 1, SorryServer: netip.MustParseAddrPort("192.0.2.99:0"),
 		Timeouts: fullTimeouts(5 * time.Second),
 		Policy: Policy{
 			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset),
@@ -266,6 +274,7 @@ services:
 		OnNoServer: AnswerICMP,
 		Announce:   true,
 		Health:     Health{Type: "none"},
+		Quorum:     1,
 		Timeouts:   want.Timeouts,
 		Policy:     want.Policy,
 		RealServers: []RealServer{

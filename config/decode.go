@@ -28,10 +28,6 @@ func (fs *faults) decode(v *viper.Viper) {
 	slices.Sort(unknown)
 	for _, path := range slices.Compact(unknown) {
 		path = strings.ReplaceAll(path, delimiter, ".")
-		if isLater(path) {
-			fs.add(path, "not in this version of uvs")
-			continue
-		}
 		fs.add(path, "unknown key")
 	}
 }
@@ -96,31 +92,6 @@ func emptyKeys(v *viper.Viper) []string {
 		}
 	}
 	return unknown
-}
-
-// laterKeys are documented but come with a later version. They are refused by
-// a message of their own rather than ignored: whoever writes one counts on
-// what it does.
-var laterKeys = map[string]bool{
-	"services[].quorum":       true,
-	"services[].sorry_server": true,
-}
-
-// isLater says whether path, or a section that it lies in, is in laterKeys.
-func isLater(path string) bool {
-	var b strings.Builder // path without indexes
-	for i := 0; i < len(path); i++ {
-		if path[i] == '.' && laterKeys[b.String()] {
-			return true
-		}
-		b.WriteByte(path[i])
-		if path[i] == '[' {
-			for i+1 < len(path) && path[i+1] != ']' {
-				i++
-			}
-		}
-	}
-	return laterKeys[b.String()]
 }
 
 var (
@@ -276,6 +247,7 @@ var listDefaults = map[reflect.Type]map[string]any{
 		"scheduler":    "wlc",
 		"on_no_server": string(AnswerICMP),
 		"announce":     true,
+		"quorum":       1,
 	},
 	realServerType: {"weight": 1},
 	peerType: {

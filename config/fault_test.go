@@ -42,9 +42,6 @@ func TestParseRefuses(t *testing.T) {
 			want: []string{"bgpp: unknown key"}},
 		{name: "a section written with points", raw: "device.name: a\n",
 			want: []string{"device.name: unknown key"}},
-		{name: "keys of a later version",
-			raw:  service("quorum: 1"),
-			want: []string{web + "quorum: not in this version of uvs"}},
 
 		// Types.
 		{name: "numbers and texts in each other's place",

@@ -23,10 +23,16 @@ type Service struct {
 	OnNoServer     OnNoServer    `mapstructure:"on_no_server"`
 	Announce       bool          `mapstructure:"announce"`
 	BGP            ServiceBGP    `mapstructure:"bgp"`
-	Health         Health        `mapstructure:"health"`
-	Timeouts       Timeouts      `mapstructure:"timeouts"` // after Parse each is set: the file's, unless set here
-	Policy         Policy        `mapstructure:"policy"`   // likewise
-	RealServers    []RealServer  `mapstructure:"real_servers"`
+
+	Quorum      int            `mapstructure:"quorum"`            // healthy weight without which the VIPs are not announced, or the sorry server answers
+	Hysteresis  int            `mapstructure:"quorum_hysteresis"` // more than the quorum to come up, less to go down
+	FailOpen    bool           `mapstructure:"fail_open"`         // where no real server is fit, all are used
+	SorryServer netip.AddrPort `mapstructure:"sorry_server"`      // not valid: none
+
+	Health      Health       `mapstructure:"health"`
+	Timeouts    Timeouts     `mapstructure:"timeouts"` // after Parse each is set: the file's, unless set here
+	Policy      Policy       `mapstructure:"policy"`   // likewise
+	RealServers []RealServer `mapstructure:"real_servers"`
 }
 
 // A RealServer is one destination of a service.

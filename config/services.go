@@ -73,6 +73,8 @@ func (fs *faults) checkService(path string, s *Service, o Options) {
 	fs.checkPersistence(path+".persistence", s)
 	oneOf(fs, path+".on_no_server", s.OnNoServer, AnswerICMP, AnswerReset, AnswerDrop)
 	fs.checkHealth(path+".health", s)
+	fs.checkQuorum(path, s)
+	fs.checkSorry(path+".sorry_server", s)
 	fs.checkTimeouts(path+".timeouts", &s.Timeouts, &fs.cfg.Timeouts)
 
 	fs.checkPolicy(path+".policy", &s.Policy, &fs.cfg.Policy)
@@ -155,7 +157,6 @@ func (fs *faults) poolHolding(a netip.Addr) (netip.Prefix, bool) {
 
 func (fs *faults) checkRealServer(path string, s *Service, index int) {
 	rs := &s.RealServers[index]
-	addr := rs.Address.Addr()
 	fs.between(path+".weight", rs.Weight, 0, maxWeight)
 	fs.checkThresholds(path, rs)
 	if rs.Mode != s.Mode {
@@ -167,12 +168,17 @@ func (fs *faults) checkRealServer(path string, s *Service, index int) {
 			fs.add(path+".tunnel", "the real server is in mode %s, which has no tunnel", rs.Mode)
 		}
 	}
-	path += ".address"
+	fs.checkServerAddress(path+".address", s, rs, s.RealServers[:index])
+}
+
+// checkServerAddress notes what is wrong with where rs is, beside the others.
+func (fs *faults) checkServerAddress(path string, s *Service, rs *RealServer, others []RealServer) {
+	addr := rs.Address.Addr()
 	if !fs.checkUnicast(path, addr) {
 		return
 	}
-	for j := range s.RealServers[:index] {
-		if s.RealServers[j].Address == rs.Address {
+	for j := range others {
+		if others[j].Address == rs.Address {
 			fs.add(path, "%v is real_servers[%d] already", rs.Address, j)
 		}
 	}

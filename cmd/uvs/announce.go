@@ -10,29 +10,86 @@ import (
 	"time"
 
 	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/announce"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/health"
+	"github.com/uvs-project/uvs/lb"
 )
 
-// announce makes what the configuration in force wants announced what is
-// announced.
+// announce makes what the configuration in force wants announced, and what the
+// real servers are fit for, what is announced.
 func (d *director) announce(ctx context.Context) error {
+	d.announcing.Lock()
+	defer d.announcing.Unlock()
+	d.mu.Lock()
+	cfg, p := d.cfg, d.plan
+	d.mu.Unlock()
+	verdicts := d.decide(cfg, p)
 	if d.speaker == nil {
 		return nil
 	}
-	d.mu.Lock()
-	cfg := d.cfg
-	d.mu.Unlock()
-	routes, err := announcements(cfg)
+	routes, err := announcements(cfg, verdicts)
 	if err != nil {
 		return err
 	}
 	return d.speaker.Announce(ctx, routes)
 }
 
+// decide judges the VIPs by the health of this moment and logs those whose
+// verdict has changed. d.announcing is held.
+func (d *director) decide(cfg *config.Config, p *plan) map[netip.Addr]announce.Verdict {
+	known := byServer(d.health.Status())
+	var services []announce.Service
+	for i := range cfg.Services {
+		if cfg.Services[i].Announce {
+			services = append(services, announced(&p.balance.Services[i], p.backups[cfg.Services[i].Name], known))
+		}
+	}
+	now := time.Since(d.started)
+	a := &cfg.Announcement
+	verdicts, next := d.decider.Decide(now, announce.Options{All: a.VIPUp == config.VIPUpAll, HoldDown: a.HoldDown, Span: a.MEDSpan}, services)
+	if next > 0 {
+		d.lookAgain.Reset(next - now)
+	}
+	before := d.verdicts
+	d.verdicts = make(map[netip.Addr]announce.Verdict, len(verdicts))
+	for _, v := range verdicts {
+		d.verdicts[v.VIP] = v
+		if was, ok := before[v.VIP]; v.Announce != was.Announce || !ok && !v.Announce {
+			d.log.Info("VIP is "+upOrDown(v.Announce), "vip", v.VIP, "cause", v.Reason)
+		}
+	}
+	return d.verdicts
+}
+
+func upOrDown(up bool) string {
+	if up {
+		return "up"
+	}
+	return "down"
+}
+
+// announced is a service as the policy of announcements sees it.
+func announced(s *lb.ServiceConfig, b backup, known map[healthKey]*health.Status) announce.Service {
+	out := announce.Service{Name: s.Name, Quorum: b.quorum, Hysteresis: b.hysteresis}
+	for _, l := range s.Listens {
+		out.VIPs = append(out.VIPs, l.VIP)
+	}
+	out.Weight, out.Healthy = weights(s, b, known)
+	switch {
+	case b.sorry.IsValid():
+		out.Answers = "the sorry server answers"
+	case b.failOpen:
+		out.Answers = "it fails open"
+	}
+	return out
+}
+
 // announcements are the routes of a director that carries packets: every VIP
-// of a service that wants it announced, and the aggregates of these.
-func announcements(cfg *config.Config) ([]bgp.Route, error) {
+// of a service that wants it announced and that is fit for it, and the
+// aggregates of these.
+func announcements(cfg *config.Config, verdicts map[netip.Addr]announce.Verdict) ([]bgp.Route, error) {
 	var routes []bgp.Route
 	var errs []error
 	seen := map[netip.Addr]bool{}
@@ -42,11 +99,14 @@ func announcements(cfg *config.Config) ([]bgp.Route, error) {
 			continue
 		}
 		for _, l := range s.Listen {
-			if seen[l.Addr] {
+			v := verdicts[l.Addr]
+			if seen[l.Addr] || !v.Announce {
 				continue
 			}
 			seen[l.Addr] = true
-			r, err := route(cfg, netip.PrefixFrom(l.Addr, l.Addr.BitLen()), s.BGP)
+			attributes := s.BGP
+			attributes.MED += v.MED
+			r, err := route(cfg, netip.PrefixFrom(l.Addr, l.Addr.BitLen()), attributes)
 			errs = append(errs, err)
 			if !onlyAggregated(cfg, l.Addr) {
 				routes = append(routes, r)

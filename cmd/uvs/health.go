@@ -14,8 +14,19 @@ import (
 	"github.com/uvs-project/uvs/lb"
 )
 
+// A backup says what a service does where too few of its real servers are fit.
+type backup struct {
+	quorum, hysteresis int
+	sorry              netip.AddrPort // answers below the quorum, in place of all real servers; not valid: none
+	failOpen           bool           // where none is fit, all are used
+}
+
 // watch adds the real servers of s to those whose health is watched.
 func (p *plan) watch(s *config.Service) error {
+	p.backups[s.Name] = backup{quorum: s.Quorum, hysteresis: s.Hysteresis, sorry: s.SorryServer, failOpen: s.FailOpen}
+	if sorry, ok := s.Sorry(); ok {
+		p.members = append(p.members, health.Member{Service: s.Name, Server: sorry.Address, Options: health.Options{Type: health.None}})
+	}
 	o := checkOptions(&s.Health)
 	check, err := health.New(o)
 	if err != nil {
@@ -70,27 +81,55 @@ func byServer(all []health.Status) map[healthKey]*health.Status {
 	return m
 }
 
-// weighted is c with the weights that the health of the real servers leaves.
-func weighted(c lb.Config, all []health.Status) lb.Config {
+// weighted is what p balances, with the weights that the health of the real
+// servers leaves.
+func (p *plan) weighted(all []health.Status) lb.Config {
 	known := byServer(all)
+	c := p.balance
 	c.Services = slices.Clone(c.Services)
 	for i := range c.Services {
-		c.Services[i] = weightedService(c.Services[i], known)
+		c.Services[i] = p.weightedService(c.Services[i], known)
 	}
 	return c
 }
 
-func weightedService(s lb.ServiceConfig, known map[healthKey]*health.Status) lb.ServiceConfig {
-	s.RealServers = slices.Clone(s.RealServers)
+func (p *plan) weightedService(s lb.ServiceConfig, known map[healthKey]*health.Status) lb.ServiceConfig {
+	b := p.backups[s.Name]
+	configured := s.RealServers
+	s.RealServers = slices.Clone(configured)
+	_, fit := weights(&s, b, known)
 	for j := range s.RealServers {
 		rs := &s.RealServers[j]
 		h := known[healthKey{s.Name, rs.Address}]
-		if h == nil || !h.State.Usable() {
+		switch {
+		case rs.Address == b.sorry:
+			if fit < b.quorum {
+				rs.Weight = 1
+			}
+		case b.sorry.IsValid() && fit < b.quorum:
+			rs.Weight = 0
+		case fit == 0 && b.failOpen && h != nil && h.State == health.Down:
+		case h == nil || !h.State.Usable():
 			rs.Weight = 0
 		}
-		rs.Down = h != nil && (h.State == health.Down || h.State == health.Maintenance)
+		rs.Down = rs.Weight == 0 && h != nil && (h.State == health.Down || h.State == health.Maintenance)
 	}
 	return s
+}
+
+// weights are those of all real servers of s and of those that are fit.
+func weights(s *lb.ServiceConfig, b backup, known map[healthKey]*health.Status) (all, fit int) {
+	for j := range s.RealServers {
+		rs := &s.RealServers[j]
+		if rs.Address == b.sorry {
+			continue
+		}
+		all += rs.Weight
+		if h := known[healthKey{s.Name, rs.Address}]; h != nil && h.State.Usable() {
+			fit += rs.Weight
+		}
+	}
+	return all, fit
 }
 
 // firstResults is how long a start waits for the first results of the checks,
@@ -117,6 +156,12 @@ func (d *director) followHealth(ctx context.Context) error {
 				d.log.Error("weights not changed", "error", err)
 			}
 		}
+		if !d.carrying.Load() {
+			continue // nothing is announced before packets are carried
+		}
+		if err := d.announce(ctx); err != nil && ctx.Err() == nil {
+			d.log.Error("announcements not changed", "error", err)
+		}
 	}
 }
 
@@ -127,10 +172,9 @@ func (d *director) applyHealth() error {
 	defer d.applying.Unlock()
 	changed := d.health.TakeChanged()
 	var errs []error
-	for i := range d.applied.Services {
-		s := d.applied.Services[i]
+	for _, s := range d.applied.balance.Services {
 		if all, ok := changed[s.Name]; ok {
-			errs = append(errs, d.balancer.UpdateService(weightedService(s, byServer(all))))
+			errs = append(errs, d.balancer.UpdateService(d.applied.weightedService(s, byServer(all))))
 		}
 	}
 	return errors.Join(errs...)

@@ -38,28 +38,51 @@ func TestEveryCheckCanBeConfigured(t *testing.T) {
 	}
 }
 
-func TestOnlyFitRealServersHaveWeight(t *testing.T) {
-	servers := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.2:80"), netip.MustParseAddrPort("192.0.2.3:80")}
-	c := lb.Config{Services: []lb.ServiceConfig{{Name: "web"}, {Name: "other"}}}
-	for i := range c.Services {
-		for _, s := range servers {
-			c.Services[i].RealServers = append(c.Services[i].RealServers, lb.RealServerConfig{Address: s, Weight: 7})
-		}
+func TestWeightsFollowHealth(t *testing.T) {
+	const up, slow, down, checking, draining = health.Up, health.SlowStart, health.Down, health.Checking, health.Draining
+	server := func(i int) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1)) }
+	sorry := netip.MustParseAddrPort("192.0.2.99:80")
+	tests := []struct {
+		name       string
+		backup     backup
+		states     []health.State
+		want       []int // of weights that are 7, and of the sorry server where there is one
+		healthy    int
+		wantAnswer string
+	}{
+		{"those that are fit keep their weight", backup{quorum: 1}, []health.State{up, slow, down, checking, draining}, []int{7, 7, 0, 0, 0}, 14, ""},
+		{"nobody is fit", backup{quorum: 1}, []health.State{down, checking}, []int{0, 0}, 0, ""},
+		{"a sorry server has nothing to do", backup{quorum: 7, sorry: sorry}, []health.State{up, down}, []int{7, 0, 0}, 7, "the sorry server answers"},
+		{"a sorry server answers where nobody is fit", backup{quorum: 1, sorry: sorry}, []health.State{down, down}, []int{0, 0, 1}, 0, "the sorry server answers"},
+		{"a sorry server answers below the quorum", backup{quorum: 8, sorry: sorry}, []health.State{up, down}, []int{0, 0, 1}, 7, "the sorry server answers"},
+		{"open, but one is fit", backup{quorum: 1, failOpen: true}, []health.State{up, down}, []int{7, 0}, 7, "it fails open"},
+		{"open: those that are down are used, not those set apart", backup{quorum: 1, failOpen: true}, []health.State{down, down, draining}, []int{7, 7, 0}, 0, "it fails open"},
 	}
-	got := weighted(c, []health.Status{
-		{Service: "web", Server: servers[0], State: health.Up},
-		{Service: "web", Server: servers[1], State: health.Down},
-		{Service: "web", Server: servers[2], State: health.SlowStart},
-		{Service: "other", Server: servers[1], State: health.Up},
-	})
-	for i, want := range [][]int{{7, 0, 7}, {0, 7, 0}} {
-		for j, w := range want {
-			if got := got.Services[i].RealServers[j].Weight; got != w {
-				t.Errorf("service %d, real server %d: weight %d, want %d", i, j, got, w)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := lb.ServiceConfig{Name: "web", Listens: []lb.Listen{{VIP: netip.MustParseAddr("203.0.113.10")}}}
+			var all []health.Status
+			for i, state := range tt.states {
+				s.RealServers = append(s.RealServers, lb.RealServerConfig{Address: server(i), Weight: 7})
+				all = append(all, health.Status{Service: "web", Server: server(i), State: state})
 			}
-			if c.Services[i].RealServers[j].Weight != 7 {
+			if tt.backup.sorry.IsValid() {
+				s.RealServers = append(s.RealServers, lb.RealServerConfig{Address: sorry})
+				all = append(all, health.Status{Service: "web", Server: sorry, State: up})
+			}
+			p := &plan{balance: lb.Config{Services: []lb.ServiceConfig{s}}, backups: map[string]backup{"web": tt.backup}}
+			for j, rs := range p.weighted(all).Services[0].RealServers {
+				if rs.Weight != tt.want[j] {
+					t.Errorf("real server %d: weight %d, want %d", j, rs.Weight, tt.want[j])
+				}
+			}
+			if p.balance.Services[0].RealServers[0].Weight != 7 {
 				t.Error("the configuration itself was changed")
 			}
-		}
+			a := announced(&s, tt.backup, byServer(all))
+			if a.Weight != 7*len(tt.states) || a.Healthy != tt.healthy || a.Answers != tt.wantAnswer || a.Quorum != tt.backup.quorum {
+				t.Errorf("for the announcement: %+v", a)
+			}
+		})
 	}
 }

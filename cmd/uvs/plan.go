@@ -20,9 +20,11 @@ type plan struct {
 	balance lb.Config
 	defence lb.Defence
 	host    host.Desired
-	vips    []netip.Addr // in the order of the configuration, none twice
-	servers []netip.Addr // RIPs, likewise
+	vips    []netip.Addr        // in the order of the configuration, none twice
+	servers []netip.Addr        // RIPs, likewise
+	reached map[netip.Addr]bool // the same as a set
 	members []health.Member
+	backups map[string]backup // by the name of the service
 }
 
 // newPlan translates cfg. It touches nothing: tunnelSource says from which
@@ -32,6 +34,8 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 	p := &plan{
 		balance: lb.Config{Locals: cfg.Addresses.FullNATPool},
 		defence: defence(cfg),
+		backups: map[string]backup{},
+		reached: map[netip.Addr]bool{},
 		host: host.Desired{
 			LIPs: cfg.Addresses.FullNATPool,
 			LAN:  host.LAN{Announce: cfg.LAN.Announce == config.AnnounceAuto, Interfaces: cfg.LAN.Interfaces},
@@ -61,19 +65,13 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 			}
 		}
 		for j := range s.RealServers {
-			rs := &s.RealServers[j]
-			mode, err := newMode(cfg, sc.Listens, rs, tunnelSource)
-			if err != nil {
+			if err := p.addServer(cfg, &sc, s, &s.RealServers[j], tunnelSource); err != nil {
 				errs = append(errs, fmt.Errorf("services[%d] %q: real_servers[%d]: %w", i, s.Name, j, err))
-				continue
 			}
-			sc.RealServers = append(sc.RealServers, lb.RealServerConfig{
-				Address: rs.Address, Weight: rs.Weight, MaxFlows: rs.MaxFlows, MinFlows: rs.MinFlows, Mode: mode,
-			})
-			p.steer(rs, s)
-			if rip := rs.Address.Addr(); !seen[rip] {
-				seen[rip] = true
-				p.servers = append(p.servers, rip)
+		}
+		if sorry, ok := s.Sorry(); ok {
+			if err := p.addServer(cfg, &sc, s, &sorry, tunnelSource); err != nil {
+				errs = append(errs, fmt.Errorf("services[%d] %q: sorry_server: %w", i, s.Name, err))
 			}
 		}
 		if err := p.watch(s); err != nil {
@@ -83,6 +81,24 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 	}
 	p.host.VIPs = p.vips
 	return p, errors.Join(errs...)
+}
+
+// addServer adds a real server to a service and to what the host must do for
+// it.
+func (p *plan) addServer(cfg *config.Config, sc *lb.ServiceConfig, s *config.Service, rs *config.RealServer, tunnelSource func(netip.Addr) (netip.Addr, error)) error {
+	mode, err := newMode(cfg, sc.Listens, rs, tunnelSource)
+	if err != nil {
+		return err
+	}
+	sc.RealServers = append(sc.RealServers, lb.RealServerConfig{
+		Address: rs.Address, Weight: rs.Weight, MaxFlows: rs.MaxFlows, MinFlows: rs.MinFlows, Mode: mode,
+	})
+	p.steer(rs, s)
+	if rip := rs.Address.Addr(); !p.reached[rip] {
+		p.reached[rip] = true
+		p.servers = append(p.servers, rip)
+	}
+	return nil
 }
 
 // silent are the VIPs that no service wants announced.

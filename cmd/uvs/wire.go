@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/announce"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/health"
@@ -55,7 +56,12 @@ type director struct {
 	hostClosed    sync.Once
 
 	applying sync.Mutex // held while the balancer is given a configuration; before mu
-	applied  lb.Config  // guarded by applying; what it has, but with all weights as configured
+	applied  *plan      // guarded by applying; what it has, but with all weights as configured
+
+	announcing sync.Mutex                      // held while VIPs are judged; before mu
+	decider    *announce.Decider               // guarded by announcing
+	verdicts   map[netip.Addr]announce.Verdict // guarded by announcing; the latest, never changed
+	lookAgain  *time.Timer                     // has them judged again when a hold-down ends
 
 	mu       sync.Mutex     // guards what a reload changes
 	cfg      *config.Config // in force
@@ -117,6 +123,9 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	d.onClose(func() error { d.balancer.Close(); return nil })
 
 	d.healthChanged = make(chan struct{}, 1)
+	d.decider = announce.NewDecider()
+	d.lookAgain = time.AfterFunc(never, func() { signalOne(d.healthChanged) })
+	d.onClose(func() error { d.lookAgain.Stop(); return nil })
 	d.health = health.NewMonitor(health.MonitorOptions{Changed: func() { signalOne(d.healthChanged) }, Log: log})
 
 	if d.plan, err = d.newPlan(cfg); err != nil {
@@ -179,10 +188,10 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 		{"routes", d.followRoutes},
 		{"reload", func(ctx context.Context) error { return d.reloadOn(ctx, hup, load) }},
 	}
+	if err := d.announce(ctx); err != nil {
+		return errors.Join(err, d.close())
+	}
 	if d.speaker != nil {
-		if err := d.announce(ctx); err != nil {
-			return errors.Join(err, d.close())
-		}
 		last = append(last, part{"bgp", d.speaker.Run})
 	}
 	if d.lane != nil {
@@ -226,6 +235,9 @@ func (d *director) laneState() string {
 	return "off: " + d.laneOff
 }
 
+// never is when a timer fires that nobody has set.
+const never = 100 * 365 * 24 * time.Hour
+
 // signalOne wakes who reads c, which has room for one: more would say the same.
 func signalOne(c chan<- struct{}) {
 	select {
@@ -247,10 +259,10 @@ func (d *director) balance(p *plan) error {
 	defer d.applying.Unlock()
 	d.setPathMTUs(p.servers)
 	d.health.Set(p.members)
-	if err := d.balancer.Apply(weighted(p.balance, d.health.Status())); err != nil {
+	if err := d.balancer.Apply(p.weighted(d.health.Status())); err != nil {
 		return err
 	}
-	d.applied = p.balance
+	d.applied = p
 	if err := d.balancer.SetDefence(p.defence); err != nil {
 		return err
 	}
