@@ -69,7 +69,7 @@ var owners = map[string][]string{
 	"github.com/vishvananda/netlink":      {"stack/host", "stack/fastlane", "realserver", "integration/lab"},
 	"github.com/cilium/ebpf":              {"stack/fastlane"},
 	"github.com/gaissmai/bart":            {"stack/host"},
-	"github.com/gopacket/gopacket":        {"integration/lab", "demo"},
+	"github.com/gopacket/gopacket":        {"integration/lab", "demo", "replay"},
 	"github.com/google/go-cmp":            {},
 	"go.uber.org/goleak":                  {},
 	"github.com/vishvananda/netns":        {"stack/host", "realserver", "integration/lab"},

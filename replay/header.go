@@ -43,11 +43,14 @@ type header struct {
 	df       bool
 }
 
-// readHeader reads the headers of a sound packet: version, lengths and
-// checksum have been looked at. IPv6 extension headers are walked as far as
-// they can be.
+// readHeader reads the headers of a packet whose lengths and checksum have been
+// looked at, or do not matter. IPv6 extension headers are walked as far as they
+// can be. What is no IP packet gives a header with nothing behind it.
 func readHeader(b []byte) (h header) {
-	if b[0]>>4 == 4 {
+	if len(b) < 20 || b[0]>>4 == 6 && len(b) < 40 || b[0]>>4 != 6 && int(b[0]&15)*4 > len(b) {
+		return header{l4: len(b), proto: protoNone}
+	}
+	if b[0]>>4 != 6 {
 		ff := binary.BigEndian.Uint16(b[6:])
 		return header{
 			src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])),

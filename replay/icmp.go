@@ -36,6 +36,9 @@ func (h *host) complain(b []byte, what complaint, word uint32) {
 	if h.net.lookup(p.dst).kind != local {
 		src = back.leg.source(p.src)
 	}
+	if !src.IsValid() {
+		return // the leg has no address to send from
+	}
 	kind, proto, class, head, most := what.four, uint8(protoICMP), p.class&0x1e|0xc0, 20, 576
 	var options []byte
 	if p.six {

@@ -21,6 +21,7 @@ type leg struct {
 	addrs []netip.Prefix
 	neigh map[netip.Addr]string // to role
 	roles map[string]string
+	open  bool // every address is a neighbour, its role its address
 }
 
 // routeKind is what becomes of a packet that a route takes.
@@ -224,6 +225,9 @@ func (n *network) mtu(h hop, dst netip.Addr) int {
 func (h hop) role() string {
 	if r := h.leg.neigh[h.next]; r != "" {
 		return r
+	}
+	if h.leg.open {
+		return h.next.String()
 	}
 	return "unknown MAC"
 }

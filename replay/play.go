@@ -20,47 +20,50 @@ func Play(f *File, v *Vector) (*Vector, error) {
 		return nil, err
 	}
 	defer d.Close()
-	played := *v
-	played.Steps = make([]Step, len(v.Steps))
-	played.RulesError = ""
-	if err := d.prepare(f, v, &played); err != nil {
+	rulesError, err := d.prepare(f, v)
+	if err != nil {
 		return nil, err
 	}
-	for i := range v.Steps {
-		s := &played.Steps[i]
-		if err := d.step(f, &v.Steps[i], s); err != nil {
-			return nil, fmt.Errorf("step %d: %w", i, err)
-		}
+	played, err := d.PlaySteps(f, v)
+	if err != nil {
+		return nil, err
 	}
-	return &played, nil
+	played.RulesError = rulesError
+	return played, nil
 }
 
-// prepare does what stands in front of the steps.
-func (d *Director) prepare(f *File, v *Vector, played *Vector) error {
+// prepare does what stands in front of the steps, and says what ipvsadm -R
+// complained of.
+func (d *Director) prepare(f *File, v *Vector) (complaint string, err error) {
 	for _, s := range v.Sysctl {
 		if !d.Sysctl(s) {
-			return fmt.Errorf("sysctl %q is not known here", s)
+			return "", fmt.Errorf("sysctl %q is not known here", s)
 		}
 	}
 	if v.usesMarks() {
 		if err := d.markFlows(f, v); err != nil {
-			return err
+			return "", err
 		}
 	}
 	for _, line := range v.Setup {
 		if err := d.Setup(line); err != nil && !isMarking(line) {
-			return err
+			return "", err
 		}
 	}
+	var status int
+	var text string
 	for _, rule := range v.Rules {
-		if status, text := d.Ipvsadm(rule); status != 0 {
-			played.RulesError = fmt.Sprintf("ipvsadm -R: rc %d %s", status, text)
-			if status == 2 {
-				break // a mistake in the arguments ends the run
-			}
+		var said string
+		status, said = d.Ipvsadm(rule)
+		text += said
+		if status == 2 {
+			break // a mistake in the arguments ends the run
 		}
 	}
-	return nil
+	if status != 0 || text != "" {
+		complaint = fmt.Sprintf("ipvsadm -R: rc %d %s", status, text)
+	}
+	return complaint, nil
 }
 
 // isMarking says whether a line of the set-up sets a firewall mark.

@@ -71,6 +71,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`
 		newCheck(),
 		newDemo(),
 		newRealserver(),
+		newReplay(),
 		newRun(),
 		newStatus(),
 		newVersion(),
