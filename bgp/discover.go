@@ -137,10 +137,7 @@ func (s *Speaker) peerIsAt(ctx context.Context, i int, before, at netip.Addr) er
 	if err := s.setNeighbor(ctx, i, at); err != nil {
 		return err
 	}
-	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(&s.options.Peers[i], at)}); err != nil {
-		return err
-	}
-	return s.monitored()
+	return s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(&s.options.Peers[i], at)})
 }
 
 func newScout(ctx context.Context, name string) (*scout, error) {

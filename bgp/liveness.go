@@ -17,65 +17,83 @@ type BFD struct {
 	Multiplier int           // lost ones in a row that mean a lost peer
 }
 
-// retryAfter is how long a session that BFD closed stays so while BFD does not
-// find the peer. Then BGP tries by itself: a router may speak BFD only to
-// peers that it has a session with, or no longer.
-const retryAfter = 5 * time.Second
+const (
+	// wordGrace is how long a peer may say that it does not hear us, while we
+	// hear it. It closes its end by itself, so there is no hurry on ours, and
+	// some only begin anew.
+	wordGrace = 2 * time.Second
 
-// watchBFD closes the sessions of peers that BFD loses, until ctx ends.
+	lookEvery = 500 * time.Millisecond // after what no change tells
+)
+
+// A watch is what watchBFD has handled of one peer.
+type watch struct{ lost, downs uint64 }
+
+// watchBFD closes the sessions of peers that BFD loses, until ctx ends. BGP
+// then tries to connect again, which BFD does not hinder: it runs while there
+// is a session, so that a router that begins BFD with the session, as FRR does,
+// does not take its own beginning for a failure.
 func (s *Speaker) watchBFD(ctx context.Context) error {
-	failures := map[string]uint64{}
-	closed := map[string]time.Time{} // when, by name
-	retry := time.NewTicker(retryAfter / 5)
-	defer retry.Stop()
+	watches := map[string]*watch{} // by name
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.monitor.Changed():
-		case <-retry.C:
+		case <-look.C:
 		}
 		for _, b := range s.monitor.Stats() {
-			key := s.peers.keyOf(b.Name)
-			if key == "" {
-				continue
+			w := watches[b.Name]
+			if w == nil {
+				w = &watch{}
+				watches[b.Name] = w
 			}
-			if b.Failures != failures[b.Name] {
-				failures[b.Name] = b.Failures
-				s.peers.broke(key, fmt.Sprintf("BFD: %v", b.Diag))
-				if _, already := closed[b.Name]; !already {
-					s.setEnabled(ctx, key, false)
-				}
-				closed[b.Name] = time.Now()
-			}
-			if since, is := closed[b.Name]; is && (b.State == bfd.Up || time.Since(since) > retryAfter) {
-				s.setEnabled(ctx, key, true)
-				delete(closed, b.Name)
+			if w.mustClose(&b, time.Now()) {
+				s.closeLost(ctx, &b)
 			}
 		}
 	}
 }
 
-// setEnabled opens or closes the session of the peer with a key.
-func (s *Speaker) setEnabled(ctx context.Context, key string, enabled bool) {
-	var err error
-	if enabled {
-		err = s.server.EnablePeer(ctx, &api.EnablePeerRequest{Address: key})
-	} else {
-		err = s.server.DisablePeer(ctx, &api.DisablePeerRequest{Address: key, Communication: "BFD down"})
+// mustClose says whether BFD found the peer lost since the last call. That it
+// does not run, or that the peer ended it on purpose, is no reason (RFC 5882
+// section 4.2).
+func (w *watch) mustClose(b *bfd.PeerStats, now time.Time) bool {
+	if b.Lost != w.lost {
+		w.lost, w.downs = b.Lost, b.Downs
+		return true
 	}
-	if err != nil && ctx.Err() == nil {
-		s.log.Error("BGP session cannot be switched", "peer", key, "enabled", enabled, "error", err)
+	told := b.State != bfd.Up && b.Remote != bfd.AdminDown // it is down, and the peer says why
+	if b.Downs == w.downs || told && now.Sub(b.Since) < wordGrace {
+		return false
+	}
+	w.downs = b.Downs
+	return told
+}
+
+// closeLost closes the session of a peer that BFD lost.
+func (s *Speaker) closeLost(ctx context.Context, b *bfd.PeerStats) {
+	key := s.peers.keyOf(b.Name)
+	if key == "" {
+		return
+	}
+	s.peers.broke(key, fmt.Sprintf("BFD: %v", b.Diag))
+	if err := s.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: key, Communication: "BFD down"}); err != nil && ctx.Err() == nil {
+		s.log.Error("BGP session of a lost peer cannot be closed", "peer", b.Name, "error", err)
 	}
 }
 
-// monitored tells BFD whom to watch: peers whose address is known.
+// monitored tells BFD whom to watch: peers that there is a session with.
 func (s *Speaker) monitored() error {
+	s.watching.Lock()
+	defer s.watching.Unlock()
 	var list []bfd.Peer
 	for i := range s.options.Peers {
 		p := &s.options.Peers[i]
-		addr := s.peers.address(i)
-		if p.BFD == (BFD{}) || !addr.IsValid() {
+		addr, up := s.peers.session(i)
+		if p.BFD == (BFD{}) || !up {
 			continue
 		}
 		b := bfd.Peer{

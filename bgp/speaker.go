@@ -24,6 +24,8 @@ type Speaker struct {
 	peers   *peerTable
 	monitor *bfd.Monitor
 
+	watching sync.Mutex // held while BFD is told whom to watch
+
 	mu        sync.Mutex // held while the local table is changed; guards what follows
 	running   bool
 	wanted    []Route            // of the last Announce
@@ -133,7 +135,7 @@ func (s *Speaker) start(ctx context.Context) error {
 			return fmt.Errorf("peer %s: %w", p.Name, err)
 		}
 	}
-	return s.monitored()
+	return nil
 }
 
 // Announce makes routes what is announced: what is new or changed is sent,

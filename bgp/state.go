@@ -57,9 +57,9 @@ type PeerStats struct {
 	Refused   uint64    // routes that it sent and that are refused; 0 unless established
 	Sent      Messages
 	Received  Messages
-	LastError string    // why there is no session, or why there was none; empty if there always was
+	LastError string // why there is no session, or why there was none; empty if there always was
 
-	BFD *bfd.PeerStats // nil: none
+	BFD *bfd.PeerStats // nil: none. AdminDown while there is no session
 }
 
 // peerTable is what is known of the sessions.
@@ -103,11 +103,11 @@ func (t *peerTable) found(i int, at netip.Addr) {
 	}
 }
 
-// address is where peer i is.
-func (t *peerTable) address(i int) netip.Addr {
+// session says where peer i is, and whether its session is established.
+func (t *peerTable) session(i int) (at netip.Addr, up bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.peers[i].addr
+	return t.peers[i].addr, t.peers[i].State == Established
 }
 
 // keyOf is how GoBGP calls the peer of a name; empty until it is found.
@@ -148,6 +148,9 @@ func (s *Speaker) event(e *api.WatchEventResponse) {
 	_ = s.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
 		s.peers.is(s.log, p.State.NeighborAddress, states[p.State.SessionState])
 	})
+	if err := s.monitored(); err != nil {
+		s.log.Error("BFD cannot watch the peers", "error", err)
+	}
 }
 
 // is notes a session's state.
@@ -217,7 +220,7 @@ func (t *peerTable) broke(key, why string) {
 func (s *Speaker) Stats() Stats {
 	counts := s.counts()
 	liveness := map[string]bfd.PeerStats{}
-	for _, b := range s.monitor.Stats() {
+	for _, b := range s.monitor.Known() {
 		liveness[b.Name] = b
 	}
 	s.mu.Lock()
@@ -227,7 +230,8 @@ func (s *Speaker) Stats() Stats {
 	st := Stats{BFDInvalid: s.monitor.Invalid()}
 	for i := range s.options.Peers {
 		ps := s.peers.peers[i].PeerStats
-		if b, there := liveness[ps.Peer]; there {
+		if s.options.Peers[i].BFD != (BFD{}) {
+			b := liveness[ps.Peer]
 			ps.BFD = &b
 		}
 		c := counts[s.peers.peers[i].addr.String()]

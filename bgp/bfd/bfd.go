@@ -18,7 +18,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +58,7 @@ type PeerStats struct {
 	RemoteDiag Diag
 	Detection  time.Duration // after so long without a packet the peer is lost; 0: it never spoke
 	Ups, Downs uint64        // how often it came up, and how often it left that state
-	Failures   uint64        // Downs that were not the peer's wish: it was lost, or lost us
+	Lost       uint64        // Downs because the peer was silent for the detection time
 	Sent       uint64        // packets
 	Received   uint64
 }
@@ -130,6 +132,14 @@ func (m *Monitor) Stats() []PeerStats {
 		all = append(all, s)
 	}
 	return all
+}
+
+// Known is the state of each session that there is or was, in no order. One
+// that was is AdminDown; its counters are those of all sessions of its name.
+func (m *Monitor) Known() []PeerStats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.stats))
 }
 
 // Invalid counts packets that belong to no session or break a rule: hostile,

@@ -215,8 +215,8 @@ func (l *loop) note(s *link, was State) {
 			l.m.log.Info("BFD session up", "peer", s.peer.Name, "detection_time", s.detectionTime())
 		case was == Up:
 			s.stats.Downs++
-			if s.remote != AdminDown {
-				s.stats.Failures++
+			if s.diag == TimeExpired {
+				s.stats.Lost++
 			}
 			l.m.log.Warn("BFD session down", "peer", s.peer.Name, "reason", s.diag, "peer_state", s.remote, "peer_reason", s.remoteDiag)
 		}
@@ -256,11 +256,15 @@ func (l *loop) takePeers() {
 	for _, s := range l.sessions {
 		old[s.peer] = s
 	}
+	for p, s := range old {
+		if !slices.Contains(peers, p) {
+			l.end(s)
+		}
+	}
 	var errs []error
 	var sessions []*link
 	for _, p := range peers {
 		s := old[p]
-		delete(old, p)
 		if s == nil {
 			var err error
 			if s, err = l.open(p); err != nil {
@@ -269,9 +273,6 @@ func (l *loop) takePeers() {
 			}
 		}
 		sessions = append(sessions, s)
-	}
-	for _, s := range old {
-		l.end(s)
 	}
 	l.sessions = sessions
 	for _, s := range sessions {
@@ -311,7 +312,10 @@ func (l *loop) open(p Peer) (*link, error) {
 		session: newSession(p.Interval, p.Multiplier, l.discriminator(), l.random),
 		peer:    p, fd: fd, to: sockaddr(p.Address, zone, l.port(p.Multihop), p.Address.Is6()), zone: zone,
 	}
-	s.stats = PeerStats{Name: p.Name, Since: time.Now()}
+	l.m.mu.Lock()
+	s.stats = l.m.stats[p.Name] // of an earlier session
+	l.m.mu.Unlock()
+	s.stats.Name, s.stats.Since = p.Name, time.Now()
 	s.sendAt = l.now()
 	return s, nil
 }
@@ -333,9 +337,8 @@ func (l *loop) end(s *link) {
 		l.send(s, s.packet())
 	}
 	unix.Close(s.fd)
-	l.m.mu.Lock()
-	delete(l.m.stats, s.peer.Name)
-	l.m.mu.Unlock()
+	s.stats.Since = time.Now()
+	l.publish(s)
 }
 
 // listen opens the sockets that the sessions need and closes the others.

@@ -130,8 +130,8 @@ func TestMonitorsFindEachOther(t *testing.T) {
 			}
 			stops[1]() // says farewell
 			s = await(t, a, "a down", func(s PeerStats) bool { return s.State != Up })
-			if s.Remote != AdminDown || s.Failures != 0 || s.Downs != 1 {
-				t.Errorf("a peer that was stopped counts as a failure: %+v", s)
+			if s.Remote != AdminDown || s.Lost != 0 || s.Downs != 1 {
+				t.Errorf("a peer that was stopped counts as lost: %+v", s)
 			}
 			stops[0]()
 			for _, want := range []string{"BFD session up", "BFD session down", "neighbor signaled session down"} {
