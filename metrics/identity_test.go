@@ -29,7 +29,7 @@ func TestVerdictsAddUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	balancer, err := lb.New(lb.Options{Flows: 1000})
+	balancer, err := lb.New(lb.Options{Queues: 2, Flows: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

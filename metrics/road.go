@@ -38,6 +38,8 @@ func (c *road) Collect(ch chan<- prometheus.Metric) {
 		counter(ch, batchesDesc, q.Batches, queue)
 		counter(ch, waitsDesc, q.Waits, queue)
 	}
+	counter(ch, readsDesc, s.Beside.Packets, "none")
+	counter(ch, readBytesDesc, s.Beside.Bytes, "none")
 	sum := s.Total()
 	var dropped uint64
 	for _, n := range sum.Dropped {

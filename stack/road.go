@@ -43,6 +43,7 @@ type Options struct {
 type Road struct {
 	name      string // of the TUN device
 	loops     []*loop
+	beside    *beside
 	netstack  *netstack
 	fragments *fragments
 	start     time.Time   // where the Handler's time begins
@@ -50,7 +51,7 @@ type Road struct {
 }
 
 // New builds the road between tun, which stays the caller's to close, and the
-// handlers, one per queue. Run opens it; Close takes it down, also where Run
+// handlers, one per queue and one more for what Inject is given. Run opens it; Close takes it down, also where Run
 // was never called.
 func New(tun TUN, handler func(queue int) Handler, o Options) (*Road, error) {
 	if err := o.Egress.check(); err != nil {
@@ -61,7 +62,9 @@ func New(tun TUN, handler func(queue int) Handler, o Options) (*Road, error) {
 	if r.netstack, err = newNetstack(tun.Queues()); err != nil {
 		return nil, err
 	}
-	for i, q := range tun.Queues() {
+	queues := tun.Queues()
+	r.beside = newBeside(queues[0], handler(len(queues)))
+	for i, q := range queues {
 		l := newLoop(q, handler(i), r, o)
 		r.loops = append(r.loops, l)
 		if o.Routes == nil {
@@ -122,7 +125,7 @@ func (r *Road) Now() time.Duration { return time.Since(r.start) }
 
 // Stats reads the counters of all queues.
 func (r *Road) Stats() Stats {
-	s := Stats{Queues: make([]QueueStats, len(r.loops))}
+	s := Stats{Queues: make([]QueueStats, len(r.loops)), Beside: r.beside.count.stats()}
 	for i, l := range r.loops {
 		s.Queues[i] = l.count.stats()
 	}

@@ -6,14 +6,15 @@ import (
 	"github.com/uvs-project/uvs/packet"
 )
 
-// Stats are counters since the start, one entry per queue.
+// Stats are counters since the start.
 type Stats struct {
 	Queues []QueueStats
+	Beside QueueStats // of the packets that came by Inject
 }
 
-// Total is the sum over all queues.
+// Total is the sum of all.
 func (s *Stats) Total() QueueStats {
-	var t QueueStats
+	t := s.Beside
 	for i := range s.Queues {
 		q := &s.Queues[i]
 		t.Batches += q.Batches

@@ -90,8 +90,15 @@ func (p *plan) addServer(cfg *config.Config, sc *lb.ServiceConfig, s *config.Ser
 	if err != nil {
 		return err
 	}
+	var answerFrom netip.Addr
+	if sc.Policy.AnswerUnknownReplies && (rs.Mode == config.NAT || rs.Mode == config.FullNAT) {
+		if answerFrom, err = sourceOf(cfg, rs.Address.Addr(), tunnelSource); err != nil {
+			return err
+		}
+	}
 	sc.RealServers = append(sc.RealServers, lb.RealServerConfig{
 		Address: rs.Address, Weight: rs.Weight, MaxFlows: rs.MaxFlows, MinFlows: rs.MinFlows, Mode: mode,
+		AnswerFrom: answerFrom,
 	})
 	p.steer(rs, s)
 	if rip := rs.Address.Addr(); !p.reached[rip] {

@@ -109,7 +109,7 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	}
 	d.onClose(d.closeHost)
 
-	balance := lb.Options{Queues: queues, Flows: cfg.Limits.Flows, Answers: cfg.Limits.Answers, EveryAnswer: cfg.Limits.Answers == 0, Memory: host.FreeMemory, OnDefence: d.defended}
+	balance := lb.Options{Queues: queues + 1, Flows: cfg.Limits.Flows, Answers: cfg.Limits.Answers, EveryAnswer: cfg.Limits.Answers == 0, Memory: host.FreeMemory, OnDefence: d.defended}
 	if d.lane, d.laneOff, err = openLane(cfg, d.host, log); err != nil {
 		return nil, err
 	}
@@ -181,6 +181,7 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 	if err := d.steer(ctx, d.plan); err != nil {
 		return errors.Join(err, d.close())
 	}
+	d.host.OnTunnelError(d.road.Inject)
 	d.log.Info("carrying packets", "device", d.tun.Name(), "queues", len(d.tun.Queues()), "offloads", d.tun.Offloads(),
 		"fast_lane", d.laneState(), "services", len(d.cfg.Services), "version", versionString())
 	d.carrying.Store(true)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,13 +28,15 @@ const (
 	minPathMTU6 = 1280
 )
 
-// pathErrors learns from ICMP errors what the way to a real server carries.
+// pathErrors learns from ICMP errors what the way to a real server carries, and
+// hands on all errors about packets to real servers.
 //
 // The packets of a tunnel go out from an address of the host, so a router that
 // cannot forward one tells the host and not uvs, and the kernel, which knows
 // no such tunnel, does not take it in. Two raw sockets get a copy.
 type pathErrors struct {
-	changed func() // called after an answer of mtu may have changed
+	changed func()                       // called after an answer of mtu may have changed
+	tell    atomic.Pointer[func([]byte)] // see Host.OnTunnelError; nil: nobody
 	readers sync.WaitGroup
 	sockets []net.PacketConn
 
@@ -57,8 +60,8 @@ func newPathErrors(changed func()) (*pathErrors, error) {
 		filter           func(fd int) error
 		parse            func([]byte) (netip.Addr, int, bool)
 	}{
-		{"ip4:icmp", "0.0.0.0", onlyUnreachable, parseFragmentationNeeded},
-		{"ip6:ipv6-icmp", "::", onlyTooBig, parsePacketTooBig},
+		{"ip4:icmp", "0.0.0.0", onlyErrors4, parseFragmentationNeeded},
+		{"ip6:ipv6-icmp", "::", onlyErrors6, parsePacketTooBig},
 	} {
 		s, err := net.ListenPacket(f.network, f.address)
 		if noFamily(err) {
@@ -85,21 +88,23 @@ func control(s net.PacketConn, f func(fd int) error) error {
 	return errors.Join(raw.Control(func(fd uintptr) { err = f(int(fd)) }), err)
 }
 
-const destinationUnreachable, fragmentationNeeded, packetTooBig = 3, 4, 2
+const destinationUnreachable, fragmentationNeeded, timeExceeded = 3, 4, 11
 
-// onlyUnreachable keeps all other ICMP away from the socket. The filter of
+// onlyErrors4 keeps all other ICMP away from the socket. The filter of
 // linux/icmp.h names what is not wanted.
-func onlyUnreachable(fd int) error {
+func onlyErrors4(fd int) error {
 	const icmpFilter = 1
-	return unix.SetsockoptInt(fd, unix.SOL_RAW, icmpFilter, ^(1 << destinationUnreachable))
+	return unix.SetsockoptInt(fd, unix.SOL_RAW, icmpFilter, ^(1<<destinationUnreachable | 1<<timeExceeded))
 }
 
-func onlyTooBig(fd int) error {
+const packetTooBig, lastError6 = 2, 4
+
+func onlyErrors6(fd int) error {
 	f := &unix.ICMPv6Filter{}
 	for i := range f.Data {
 		f.Data[i] = ^uint32(0)
 	}
-	f.Data[packetTooBig/32] &^= 1 << (packetTooBig % 32)
+	f.Data[0] &^= 1<<(lastError6+1) - 2 // from 1 on
 	return unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, f)
 }
 
@@ -107,7 +112,7 @@ func onlyTooBig(fd int) error {
 func (p *pathErrors) read(s net.PacketConn, parse func([]byte) (netip.Addr, int, bool)) {
 	buf := make([]byte, 2048)
 	for {
-		n, _, err := s.ReadFrom(buf)
+		n, from, err := s.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -117,7 +122,55 @@ func (p *pathErrors) read(s net.PacketConn, parse func([]byte) (netip.Addr, int,
 		if dst, mtu, ok := parse(buf[:n]); ok && p.learn(dst, mtu) {
 			p.changed()
 		}
+		if f := p.tell.Load(); f != nil {
+			if ip := p.whole(buf[:n], from); ip != nil {
+				(*f)(ip)
+			}
+		}
 	}
+}
+
+// whole makes the ICMP error b a packet again, if it is about one to an address
+// that mtu was asked for. It was sent to whoever had sent that one.
+func (p *pathErrors) whole(b []byte, from net.Addr) []byte {
+	const head = 8
+	a, ok := from.(*net.IPAddr)
+	if !ok || len(b) < head+1 {
+		return nil
+	}
+	source, _ := netip.AddrFromSlice(a.IP)
+	source = source.Unmap()
+	about := b[head:]
+	var src, dst netip.Addr
+	var ip []byte
+	switch {
+	case about[0]>>4 == packet.IPv4 && len(about) >= 20 && source.Is4():
+		src, dst = netip.AddrFrom4([4]byte(about[12:16])), netip.AddrFrom4([4]byte(about[16:20]))
+		ip = make([]byte, 20, 20+len(b))
+		ip[0], ip[8], ip[9] = 0x45, 1, packet.ICMPv4
+		binary.BigEndian.PutUint16(ip[2:], uint16(20+len(b)))
+		copy(ip[12:16], source.AsSlice())
+		copy(ip[16:20], src.AsSlice())
+		binary.BigEndian.PutUint16(ip[10:], ^checksum.Checksum(ip, 0))
+	case about[0]>>4 == packet.IPv6 && len(about) >= 40 && source.Is6():
+		src, dst = netip.AddrFrom16([16]byte(about[8:24])), netip.AddrFrom16([16]byte(about[24:40]))
+		ip = make([]byte, 40, 40+len(b))
+		ip[0], ip[6], ip[7] = 0x60, packet.ICMPv6, 1
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(b)))
+		copy(ip[8:24], source.AsSlice())
+		copy(ip[24:40], src.AsSlice())
+	}
+	if ip == nil || !p.asked(dst) {
+		return nil
+	}
+	return append(ip, b...)
+}
+
+// asked says whether mtu was asked for the path to dst.
+func (p *pathErrors) asked(dst netip.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paths[dst] != nil
 }
 
 // parseFragmentationNeeded reads an ICMP message (RFC 1191) without its IP

@@ -2,10 +2,13 @@ package host
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/uvs-project/uvs/packet/packettest"
 )
@@ -50,6 +53,39 @@ func TestParsePathErrors(t *testing.T) {
 			}
 			if ok != (tt.dst != "") || ok && (dst.String() != tt.dst || mtu != tt.mtu) {
 				t.Errorf("got %v, %d, %v; want %s, %d", dst, mtu, ok, tt.dst, tt.mtu)
+			}
+		})
+	}
+}
+
+func TestWholePathErrors(t *testing.T) {
+	p := &pathErrors{paths: map[netip.Addr]*learnedMTU{}}
+	p.mtu(netip.MustParseAddr("10.0.0.1"))
+	p.mtu(netip.MustParseAddr("2001:db8:1::1"))
+	from4, from6 := &net.IPAddr{IP: net.IP{10, 0, 0, 254}}, &net.IPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0"}
+	tests := []struct {
+		name string
+		b    []byte
+		from net.Addr
+		want []byte // nil: nothing
+	}{
+		{"IPv4", message(3, 1, 0, "192.0.2.1", "10.0.0.1"), from4,
+			packettest.Error("10.0.0.254", "192.0.2.1", 3, 1, 0, packettest.UDP("192.0.2.1:1", "10.0.0.1:2"), packettest.TTL(1))},
+		{"IPv6, from a link-local address", packettest.Error("fe80::1", "2001:db8::1", 3, 0, 0, packettest.UDP("[2001:db8::1]:1", "[2001:db8:1::1]:2"))[40:], from6,
+			packettest.Error("fe80::1", "2001:db8::1", 3, 0, 0, packettest.UDP("[2001:db8::1]:1", "[2001:db8:1::1]:2"), packettest.TTL(1))},
+		{"about a packet to a stranger", message(3, 1, 0, "192.0.2.1", "10.0.0.2"), from4, nil},
+		{"about the other family", message(3, 1, 0, "192.0.2.1", "10.0.0.1"), from6, nil},
+		{"cut short", message(3, 1, 0, "192.0.2.1", "10.0.0.1")[:27], from4, nil},
+		{"nothing", nil, from4, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := p.whole(tt.b, tt.from)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if got != nil {
+				packettest.MustCheck(t, got)
 			}
 		})
 	}

@@ -83,6 +83,11 @@ func (h *Host) start() (err error) {
 // call Close.
 func (h *Host) OnChange(f func()) { h.onChange.Store(&f) }
 
+// OnTunnelError sets what is called, from another goroutine, with each ICMP
+// error that the host got about a packet to an address that PathMTU was asked
+// for, as a whole IP packet. After Close it is not called any more.
+func (h *Host) OnTunnelError(f func(ip []byte)) { h.pathErrors.tell.Store(&f) }
+
 func (h *Host) routesChanged() {
 	if f := h.onChange.Load(); f != nil {
 		(*f)()
