@@ -1,0 +1,375 @@
+package twin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/modes"
+	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/packet/packettest"
+)
+
+// A model is what a balancer does, in maps: no hash, no shard, no wheel, no
+// incremental checksum. Where uvs is free to choose, a real server or a local
+// port, the model looks at what it chose and says whether that was allowed.
+type model struct {
+	now      time.Duration
+	services []*service
+	locals   []netip.Prefix
+	mtu      map[netip.Addr]int
+	servers  map[serverID]*server
+	flows    map[key]*flow // by the client's packets
+	replies  map[key]*flow // by the real server's
+	buckets  []bucket      // of each queue's answers
+	peek     func(key) (lb.Flow, bool)
+	total    lb.Traffic
+	would    uint64 // packets that would have opened a flow while it was on
+	dropRate int
+}
+
+// A service is one service of the configuration in force.
+type service struct {
+	name      string
+	listens   []lb.Listen
+	scheduler string
+	onNo      lb.OnNoServer
+	timeouts  lb.Timeouts
+	servers   []*serverConfig
+}
+
+type serverConfig struct {
+	addr   netip.AddrPort
+	weight int
+	mode   string
+	tunnel modes.Tunnel
+}
+
+// A serverID is what makes a real server the same one in two configurations.
+type serverID struct {
+	service string
+	addr    netip.AddrPort
+	mode    string
+	tunnel  modes.Tunnel
+}
+
+// A server is a real server, also after it was removed.
+type server struct {
+	serverID
+	service *service // the last that had it
+}
+
+func (s *server) oneSided() bool { return s.mode == "dr" || s.mode == "tun" }
+
+func (s *server) crosses() bool { return s.mode == "tun" || s.mode == "fullnat" }
+
+// A flow is what is remembered of a client.
+type flow struct {
+	client key // of its packets
+	server *server
+	local  netip.AddrPort // of fullnat
+	state  string
+	ends   uint32 // tick from which on it is gone
+}
+
+// A tick is uvs's unit of time, 67 ms. Times are cut to whole ticks, lifetimes
+// are rounded up.
+func tick(d time.Duration) uint32  { return uint32(d >> 26) }
+func ticks(d time.Duration) uint32 { return uint32((d + 1<<26 - 1) >> 26) }
+
+func (f *flow) serverEnd() netip.AddrPort {
+	a := f.server.addr
+	if a.Port() == 0 {
+		return netip.AddrPortFrom(a.Addr(), f.client.dst.Port())
+	}
+	return a
+}
+
+// replyKey is that of the real server's packets, if they come back this way.
+func (f *flow) replyKey() (key, bool) {
+	switch f.server.mode {
+	case "nat":
+		return key{f.serverEnd(), f.client.src, f.client.proto}, true
+	case "fullnat":
+		return key{f.serverEnd(), f.local, f.client.proto}, true
+	}
+	return key{}, false
+}
+
+// advance lets time pass.
+func (m *model) advance(to time.Duration) {
+	m.now = to
+	for _, f := range m.flows {
+		if int32(f.ends-tick(to)) <= 0 {
+			m.remove(f)
+		}
+	}
+}
+
+func (m *model) remove(f *flow) {
+	delete(m.flows, f.client)
+	if k, ok := f.replyKey(); ok && m.replies[k] == f {
+		delete(m.replies, k)
+	}
+}
+
+func (m *model) add(f *flow) {
+	m.flows[f.client] = f
+	if k, ok := f.replyKey(); ok {
+		m.replies[k] = f // the newest flow has them
+	}
+}
+
+// apply replaces the configuration.
+func (m *model) apply(services []*service) {
+	m.services = services
+	for _, s := range services {
+		for _, c := range s.servers {
+			id := serverID{s.name, c.addr, c.mode, c.tunnel}
+			if m.servers[id] == nil {
+				m.servers[id] = &server{serverID: id}
+			}
+			m.servers[id].service = s
+		}
+	}
+}
+
+// find is the service that a packet is sent to: that of its port, or one for
+// all ports.
+func (m *model) find(k key) *service {
+	var all *service
+	for _, s := range m.services {
+		for _, l := range s.listens {
+			switch port := k.dst.Port(); {
+			case l.VIP != k.dst.Addr() || l.Proto != k.proto:
+			case l.FirstPort == 0:
+				all = s
+			case port == l.FirstPort || port > l.FirstPort && port <= l.LastPort:
+				return s
+			}
+		}
+	}
+	return all
+}
+
+func (m *model) isVIP(a netip.Addr) bool {
+	for _, s := range m.services {
+		for _, l := range s.listens {
+			if l.VIP == a {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (m *model) isLocal(a netip.Addr) bool {
+	return slices.ContainsFunc(m.locals, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func (m *model) count(s *server, reply bool, n int) {
+	if reply {
+		m.total.ReplyPackets++
+		m.total.ReplyBytes += uint64(n)
+		return
+	}
+	m.total.RequestPackets++
+	m.total.RequestBytes += uint64(n)
+}
+
+// judge says what is wrong with what became of a packet in queue q, and
+// remembers what the packet has changed.
+func (m *model) judge(in *pkt, q int, got result) error {
+	k := in.key()
+	isError := in.isICMP() && in.body != nil
+	if isError {
+		e := in.embedded()
+		k = key{e.dst, e.src, e.proto}
+	}
+	opens := !isError && !in.isICMP() && !in.later()
+	switch {
+	case in.proto == packet.TCP:
+		opens = opens && tcpEvent(in.flags) == "syn"
+	case in.proto == packet.SCTP:
+		opens = opens && in.chunk == chunkInit
+	}
+
+	f, reply := m.flows[k], false
+	if f == nil {
+		f, reply = m.replies[k], true
+	}
+	if f != nil && opens && !reply && f.isClosed() {
+		m.remove(f)
+		f = nil
+	}
+	if f != nil {
+		if !isError {
+			f.state = f.after(in, reply)
+			f.ends = tick(m.now) + ticks(f.server.service.lifetime(f.state))
+		}
+		m.count(f.server, reply, len(in.bytes()))
+		return m.forward(f, reply, in, q, got.bytes).compare(got)
+	}
+
+	s := m.find(k)
+	switch {
+	case in.isICMP() && !isError, isError, s == nil:
+		return m.notBalanced(in, isError).compare(got)
+	case !opens && in.later():
+		return dropped(packet.NotSYN).compare(got)
+	case !opens:
+		return unchanged(packet.Pass, packet.NotSYN, in).compare(got)
+	}
+	if m.dropRate > 0 {
+		m.would++
+		if (m.would-1)%uint64(m.dropRate) == 0 {
+			return dropped(packet.Overload).compare(got)
+		}
+	}
+	if got.reason == packet.NoRealServer || got.reason == packet.RateLimited {
+		if !s.mayRefuse(in.v6()) {
+			return fmt.Errorf("refused (%v), though there are real servers", got.reason)
+		}
+		return m.refuse(s, in, q, got.bytes).compare(got)
+	}
+	return m.open(s, in, q, got)
+}
+
+// isClosed says whether a packet that may open a flow opens a new one in place
+// of f.
+func (f *flow) isClosed() bool {
+	switch f.state {
+	case "TW", "CL", "s closed", "s rejected":
+		return true
+	}
+	return false
+}
+
+// notBalanced is what becomes of a packet that no flow has and no service
+// takes.
+func (m *model) notBalanced(in *pkt, isError bool) outcome {
+	dst := in.dst.Addr()
+	if isError {
+		dst = in.embedded().src.Addr()
+	}
+	switch {
+	case m.isVIP(dst) && in.isICMP():
+		return unchanged(packet.Pass, packet.OK, in)
+	case m.isVIP(dst):
+		return unchanged(packet.Pass, packet.NoService, in)
+	case m.isLocal(dst):
+		if b := reset(in); b != nil {
+			return outcome{verdict: packet.Send, reason: packet.NotSYN, bytes: b}
+		}
+		return dropped(packet.NoService)
+	}
+	return unchanged(packet.Return, packet.OK, in)
+}
+
+// candidates are the real servers that a client of the family can have.
+func (s *service) candidates(v6 bool) (usable, all []*serverConfig) {
+	for _, c := range s.servers {
+		if isV6(c.addr) != v6 && c.mode != "tun" && c.mode != "fullnat" {
+			continue
+		}
+		all = append(all, c)
+		if c.weight > 0 {
+			usable = append(usable, c)
+		}
+	}
+	return usable, all
+}
+
+// mayRefuse says whether the service may have no real server for a client.
+func (s *service) mayRefuse(v6 bool) bool {
+	usable, all := s.candidates(v6)
+	switch s.scheduler {
+	case "dh", "sh", "mh": // of a client whose real server has weight 0
+		return len(usable) < len(all) || len(all) == 0
+	case "ovf": // of all, when each has as many connections as its weight
+		return true
+	}
+	return len(usable) == 0
+}
+
+func (m *model) refuse(s *service, in *pkt, q int, got []byte) outcome {
+	switch {
+	case s.onNo == lb.AnswerDrop:
+		return dropped(packet.NoRealServer)
+	case s.onNo == lb.AnswerReset && in.proto == packet.TCP:
+		if b := reset(in); b != nil {
+			return outcome{verdict: packet.Send, reason: packet.NoRealServer, bytes: b}
+		}
+		return dropped(packet.NoRealServer)
+	}
+	return m.answer(in, q, portUnreachable, 0, packet.NoRealServer, got)
+}
+
+// open is called with a packet that opens a flow: it finds the real server that
+// uvs chose by what came out, or, where that does not show it, by asking.
+func (m *model) open(s *service, in *pkt, q int, got result) error {
+	usable, _ := s.candidates(in.v6())
+	local := got.source
+	if got.reason != packet.OK {
+		chosen, ok := m.peek(in.key())
+		if !ok {
+			return fmt.Errorf("%v, %v, and no flow was opened", got.verdict, got.reason)
+		}
+		usable = slices.DeleteFunc(usable, func(c *serverConfig) bool {
+			return c.addr != chosen.Server.Endpoint.AddrPort() || c.mode != chosen.Server.Mode.String()
+		})
+		if reply, ok := chosen.Server.Mode.ReplyTuple(chosen); ok {
+			local = netip.AddrPortFrom(reply.Dst.Netip(reply.Family), reply.DstPort)
+		}
+	}
+	why := errors.New("it is none of those that it may be")
+	for _, c := range usable {
+		f := &flow{client: in.key(), server: m.servers[serverID{s.name, c.addr, c.mode, c.tunnel}]}
+		if c.mode == "fullnat" {
+			f.local = local
+			if k, _ := f.replyKey(); !m.isLocal(local.Addr()) || local.Port() < 1024 || m.replies[k] != nil {
+				continue
+			}
+		}
+		f.state = f.after(in, false)
+		f.ends = tick(m.now) + ticks(f.server.service.lifetime(f.state))
+		total, bucket := m.total, m.buckets[q]
+		m.total.Flows++
+		m.count(f.server, false, len(in.bytes()))
+		if why = m.forward(f, false, in, q, got.bytes).compare(got); why == nil {
+			m.add(f)
+			return nil
+		}
+		m.total, m.buckets[q] = total, bucket
+	}
+	return fmt.Errorf("service %s has opened a flow to none of %d real servers; the last: %w", s.name, len(usable), why)
+}
+
+// A result is what came out of uvs.
+type result struct {
+	verdict packet.Verdict
+	reason  packet.Reason
+	bytes   []byte
+	hop     packet.Endpoint
+	source  netip.AddrPort // of what is sent
+}
+
+func (o outcome) compare(got result) error {
+	switch {
+	case o.verdict != got.verdict || o.reason != got.reason:
+		return fmt.Errorf("%v, %v; want %v, %v", got.verdict, got.reason, o.verdict, o.reason)
+	case o.bytes != nil && !bytes.Equal(o.bytes, got.bytes):
+		return fmt.Errorf("other bytes\n got %s\nwant %s", packettest.Dump(got.bytes), packettest.Dump(o.bytes))
+	case o.verdict == packet.Send && o.hop.IsValid() != (got.hop.Family != 0):
+		return fmt.Errorf("next hop %v, want %v", got.hop, o.hop)
+	case o.verdict == packet.Send && o.hop.IsValid() && got.hop.AddrPort().Addr() != o.hop:
+		return fmt.Errorf("next hop %v, want %v", got.hop.AddrPort(), o.hop)
+	case o.verdict == packet.Send && o.bytes == nil:
+		return fmt.Errorf("nothing that could be sent; got %s", packettest.Dump(got.bytes))
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+package twin
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/lb/sched"
+	"github.com/uvs-project/uvs/modes"
+	"github.com/uvs-project/uvs/packet"
+)
+
+// The addresses of all worlds.
+var (
+	vips = []netip.Addr{
+		netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.11"),
+		netip.MustParseAddr("2001:db8:a::10"), netip.MustParseAddr("2001:db8:a::11"),
+	}
+	locals = []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.128/31"), netip.MustParsePrefix("192.0.2.200/32"), netip.MustParsePrefix("2001:db8:f::/127"),
+	}
+	tunnelSource = map[bool]netip.Addr{false: netip.MustParseAddr("192.0.2.11"), true: netip.MustParseAddr("2001:db8:d::11")}
+)
+
+func serverAddr(i int, v6 bool) netip.Addr {
+	if v6 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, 0xb, 15: byte(1 + i)})
+	}
+	return netip.AddrFrom4([4]byte{10, 0, 0, byte(1 + i)})
+}
+
+func clientAddr(i int, v6 bool) netip.Addr {
+	if v6 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, 0xc, 15: byte(1 + i)})
+	}
+	return netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + i)})
+}
+
+const numServers = 6 // addresses of a family
+
+// services draws a configuration. Services of the names that it has drawn
+// before come and go with it.
+func services(r *rand.Rand) (all []*service) {
+	taken := map[string]bool{}
+	for i := range r.IntN(5) {
+		s := &service{
+			name:      fmt.Sprintf("s%d", i),
+			scheduler: sched.Names()[r.IntN(len(sched.Names()))],
+			onNo:      lb.OnNoServer(r.IntN(3)),
+		}
+		if r.IntN(2) == 0 {
+			s.timeouts = lb.Timeouts{TCP: seconds(r, 1000), TCPFin: seconds(r, 100), UDP: seconds(r, 300)}
+		}
+		for range 1 + r.IntN(3) {
+			l := lb.Listen{VIP: vips[r.IntN(len(vips))], Proto: protos[r.IntN(3)]}
+			kind := r.IntN(4)
+			switch kind {
+			case 0: // every port
+			case 1:
+				l.FirstPort, l.LastPort = 8000, uint16(8001+r.IntN(20))
+			default:
+				l.FirstPort = uint16(80 + r.IntN(3))
+			}
+			if id := fmt.Sprint(l.VIP, l.Proto, l.FirstPort); !taken[id] {
+				taken[id] = true
+				s.listens = append(s.listens, l)
+			}
+		}
+		if len(s.listens) == 0 {
+			continue
+		}
+		mode := modes.Names()[r.IntN(len(modes.Names()))]
+		for range r.IntN(5) {
+			m := mode
+			if r.IntN(4) == 0 {
+				m = modes.Names()[r.IntN(len(modes.Names()))]
+			}
+			s.draw(r, m)
+		}
+		s.drop()
+		all = append(all, s)
+	}
+	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+var protos = []uint8{packet.TCP, packet.UDP, packet.SCTP}
+
+func seconds(r *rand.Rand, most int) time.Duration {
+	return time.Duration(r.IntN(most)) * time.Second
+}
+
+// draw adds a real server that the mode can have.
+func (s *service) draw(r *rand.Rand, mode string) {
+	v6 := r.IntN(2) == 0
+	c := &serverConfig{weight: max(0, r.IntN(5)-1), mode: mode}
+	port := uint16(0)
+	if mode == "nat" || mode == "fullnat" {
+		port = []uint16{0, 8080, 80}[r.IntN(3)]
+	}
+	c.addr = netip.AddrPortFrom(serverAddr(r.IntN(numServers), v6), port)
+	if mode == "tun" {
+		c.tunnel = modes.Tunnel{Kind: []packet.EncapKind{packet.IPIP, packet.GUE, packet.GRE}[r.IntN(3)], Source: tunnelSource[v6]}
+		c.tunnel.Checksum = c.tunnel.Kind != packet.IPIP && r.IntN(2) == 0
+	}
+	s.servers = append(s.servers, c)
+}
+
+// drop leaves out real servers with the address of another one, those that no
+// listen can use, and listens that no real server is left for.
+func (s *service) drop() {
+	seen := map[netip.Addr]bool{}
+	s.servers = slices.DeleteFunc(s.servers, func(c *serverConfig) bool {
+		ofFamily := slices.ContainsFunc(s.listens, func(l lb.Listen) bool { return l.VIP.Is6() == isV6(c.addr) })
+		out := seen[c.addr.Addr()] || !ofFamily && (c.mode == "dr" || c.mode == "nat")
+		seen[c.addr.Addr()] = true
+		return out
+	})
+	if len(s.servers) == 0 {
+		return
+	}
+	left := slices.DeleteFunc(slices.Clone(s.listens), func(l lb.Listen) bool {
+		_, all := s.candidates(l.VIP.Is6())
+		return len(all) == 0
+	})
+	if len(left) == 0 {
+		s.servers = nil
+		return
+	}
+	if len(left) < len(s.listens) {
+		s.listens = left
+		s.drop()
+	}
+}
+
+// mutate draws a service that differs a little from s, with the same listens.
+func (s *service) mutate(r *rand.Rand) *service {
+	n := *s
+	n.servers = nil
+	for _, c := range s.servers {
+		if r.IntN(5) == 0 {
+			continue
+		}
+		next := *c
+		switch r.IntN(6) {
+		case 0:
+			next.weight = r.IntN(4)
+		case 1:
+			next.weight = 0
+		}
+		n.servers = append(n.servers, &next)
+	}
+	if r.IntN(3) == 0 {
+		n.draw(r, modes.Names()[r.IntN(len(modes.Names()))])
+	}
+	if r.IntN(4) == 0 {
+		n.timeouts = lb.Timeouts{TCP: seconds(r, 1000), UDP: seconds(r, 300)}
+	}
+	n.drop()
+	if len(n.listens) != len(s.listens) {
+		return s
+	}
+	return &n
+}
+
+// config is s as a Balancer wants it.
+func (s *service) config(tb testing.TB) lb.ServiceConfig {
+	tb.Helper()
+	c := lb.ServiceConfig{Name: s.name, Listens: s.listens, OnNoServer: s.onNo, Timeouts: s.timeouts}
+	var err error
+	if c.Scheduler, err = sched.New(s.scheduler, sched.Options{}); err != nil {
+		tb.Fatal(err)
+	}
+	for _, rs := range s.servers {
+		mode, err := modes.New(rs.mode, modes.Options{Listens: s.listens, RealServer: rs.addr, Tunnel: rs.tunnel, Locals: locals})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		c.RealServers = append(c.RealServers, lb.RealServerConfig{Address: rs.addr, Weight: rs.weight, Mode: mode})
+	}
+	return c
+}
+
+func config(tb testing.TB, all []*service) lb.Config {
+	tb.Helper()
+	c := lb.Config{Locals: locals}
+	for _, s := range all {
+		c.Services = append(c.Services, s.config(tb))
+	}
+	return c
+}
+
+// String is s for whoever reads about a failure.
+func (s *service) String() string {
+	t := fmt.Sprintf("%s %v %s on_no_server=%d timeouts=%+v\n", s.name, s.listens, s.scheduler, s.onNo, s.timeouts)
+	for _, c := range s.servers {
+		t += fmt.Sprintf("  %v weight %d %s %+v\n", c.addr, c.weight, c.mode, c.tunnel)
+	}
+	return t
+}
