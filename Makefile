@@ -1,7 +1,7 @@
 # uvs: build, show, test, measure. Every target works on a fresh clone.
 export CGO_ENABLED = 0
 
-.PHONY: build demo check tools test fuzz bench generate image
+.PHONY: build demo check tools test fuzz twin bench generate image
 
 build:
 	go build -trimpath -ldflags="-s -w" -o uvs ./cmd/uvs
@@ -38,6 +38,12 @@ fuzz:
 			go test -run '^$$' -fuzz "^$$test$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; \
 	done
+
+# twin compares TWIN packets with a second balancer that is written for clarity
+# alone; a failure prints the seed that shows it again. check does so for fewer.
+TWIN ?= 20000000
+twin:
+	go test -v -timeout 2h -run '^TestTwin$$' ./lb/twin -packets $(TWIN)
 
 # bench measures uvs beside its peers, as root, on a quiet machine; BENCH holds
 # flags such as -quick or -publish. See docs/performance.md.

@@ -32,6 +32,7 @@ var imports = map[string][]string{
 	"stack/fastlane":    {"packet"},
 	"lb":                {"packet"},
 	"lb/sched":          {"packet", "lb"},
+	"lb/twin":           {},
 	"modes":             {"packet", "lb"},
 	"bgp":               {"bgp/bfd"},
 	"bgp/bfd":           {},

@@ -65,8 +65,6 @@ type server struct {
 
 func (s *server) oneSided() bool { return s.mode == "dr" || s.mode == "tun" }
 
-func (s *server) crosses() bool { return s.mode == "tun" || s.mode == "fullnat" }
-
 // A flow is what is remembered of a client.
 type flow struct {
 	client key // of its packets
@@ -139,9 +137,12 @@ func (m *model) apply(services []*service) {
 }
 
 // find is the service that a packet is sent to: that of its port, or one for
-// all ports.
+// all ports. What comes from FTP's data port is never a request.
 func (m *model) find(k key) *service {
 	var all *service
+	if k.src.Port() == 20 {
+		return nil
+	}
 	for _, s := range m.services {
 		for _, l := range s.listens {
 			switch port := k.dst.Port(); {
