@@ -118,7 +118,7 @@ func (s *source) dress(k key) *pkt {
 		p.size = 1200 + s.IntN(400)
 	}
 	p.flags = []uint8{packet.ACK, packet.ACK, packet.ACK | packet.PSH, packet.ACK | packet.FIN, packet.SYN, packet.SYN | packet.ACK, packet.RST, packet.RST | packet.ACK, 0, packet.FIN, packet.URG}[s.IntN(11)]
-	p.chunk = []uint8{0, 0, 1, 2, 3, 6, 7, 8, 10, 11, 14}[s.IntN(11)]
+	p.chunk = []uint8{0, 0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 14}[s.IntN(12)]
 	p.noSum = p.proto == packet.UDP && !p.v6() && s.one(5)
 	if s.one(12) {
 		p = s.fragmented(p)

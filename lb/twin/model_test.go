@@ -28,7 +28,8 @@ type model struct {
 	buckets  []bucket      // of each queue's answers
 	peek     func(key) (lb.Flow, bool)
 	total    lb.Traffic
-	would    uint64 // packets that would have opened a flow while it was on
+	served   map[bool]bool // by IPv6: there is a service of the family
+	would    uint64        // packets that would have opened a flow while it was on
 	dropRate int
 }
 
@@ -39,6 +40,7 @@ type service struct {
 	scheduler string
 	onNo      lb.OnNoServer
 	timeouts  lb.Timeouts
+	policy    lb.Policy
 	servers   []*serverConfig
 }
 
@@ -60,7 +62,9 @@ type serverID struct {
 // A server is a real server, also after it was removed.
 type server struct {
 	serverID
-	service *service // the last that had it
+	service *service // as it is, or as it was when it was removed
+	weight  int
+	removed bool // and not there in another mode either
 }
 
 func (s *server) oneSided() bool { return s.mode == "dr" || s.mode == "tun" }
@@ -125,13 +129,30 @@ func (m *model) add(f *flow) {
 // apply replaces the configuration.
 func (m *model) apply(services []*service) {
 	m.services = services
+	m.served = map[bool]bool{}
 	for _, s := range services {
+		for _, l := range s.listens {
+			m.served[l.VIP.Is6()] = true
+		}
 		for _, c := range s.servers {
 			id := serverID{s.name, c.addr, c.mode, c.tunnel}
 			if m.servers[id] == nil {
 				m.servers[id] = &server{serverID: id}
 			}
-			m.servers[id].service = s
+		}
+	}
+	for _, rs := range m.servers {
+		rs.removed, rs.weight = true, 0
+		for _, s := range services {
+			if s.name != rs.serverID.service {
+				continue
+			}
+			rs.service = s
+			for _, c := range s.servers {
+				if c.addr == rs.addr {
+					rs.removed, rs.weight = false, c.weight
+				}
+			}
 		}
 	}
 }
@@ -191,21 +212,29 @@ func (m *model) judge(in *pkt, q int, got result) error {
 		e := in.embedded()
 		k = key{e.dst, e.src, e.proto}
 	}
-	opens := !isError && !in.isICMP() && !in.later()
-	switch {
-	case in.proto == packet.TCP:
-		opens = opens && tcpEvent(in.flags) == "syn"
-	case in.proto == packet.SCTP:
-		opens = opens && in.chunk == chunkInit
-	}
-
 	f, reply := m.flows[k], false
 	if f == nil {
 		f, reply = m.replies[k], true
 	}
-	if f != nil && opens && !reply && f.isClosed() {
+	if f != nil && !reply && !isError && in.anew() && f.givesWay() {
 		m.remove(f)
 		f = nil
+	}
+	if f != nil && f.server.removed {
+		switch m.fate(f, in, reply, isError) {
+		case "drop":
+			return dropped(packet.ServerRemoved).compare(got)
+		case "reset":
+			if b := reset(in); b != nil {
+				return outcome{verdict: packet.Send, reason: packet.ServerRemoved, bytes: b}.compare(got)
+			}
+			return dropped(packet.ServerRemoved).compare(got)
+		case "forget":
+			m.remove(f)
+			f = nil
+		case "hide":
+			f = nil
+		}
 	}
 	if f != nil {
 		if !isError {
@@ -218,11 +247,11 @@ func (m *model) judge(in *pkt, q int, got result) error {
 
 	s := m.find(k)
 	switch {
-	case in.isICMP() && !isError, isError, s == nil:
+	case in.isICMP(), s == nil:
 		return m.notBalanced(in, isError).compare(got)
-	case !opens && in.later():
+	case in.later():
 		return dropped(packet.NotSYN).compare(got)
-	case !opens:
+	case !in.opens(s.policy.Sloppy):
 		return unchanged(packet.Pass, packet.NotSYN, in).compare(got)
 	}
 	if m.dropRate > 0 {
@@ -240,14 +269,47 @@ func (m *model) judge(in *pkt, q int, got result) error {
 	return m.open(s, in, q, got)
 }
 
-// isClosed says whether a packet that may open a flow opens a new one in place
-// of f.
-func (f *flow) isClosed() bool {
-	switch f.state {
-	case "TW", "CL", "s closed", "s rejected":
+// givesWay says whether a client that starts anew gets a new flow in place of f.
+func (f *flow) givesWay() bool {
+	p := &f.server.service.policy
+	if f.server.weight == 0 && p.Removed == lb.RemovedReschedule {
 		return true
 	}
+	switch f.state {
+	case "TW", "CL", "sCL":
+		return p.Reuse != 0
+	case "FW":
+		return p.Reuse&lb.ReuseFinWait != 0 && f.server.oneSided()
+	}
 	return false
+}
+
+// fate is what becomes of a packet of f, whose real server was removed: it is
+// served, or dropped, or its sender is reset, or it is as if f were not there.
+func (m *model) fate(f *flow, in *pkt, reply, isError bool) string {
+	switch f.server.service.policy.Removed {
+	case lb.RemovedKeep:
+		switch {
+		case !m.served[isV6(f.client.src)]:
+			return "hide"
+		case !reply && !isError:
+			return "drop"
+		}
+	case lb.RemovedReschedule:
+		if isError {
+			return "hide"
+		}
+		return "forget"
+	case lb.RemovedReset:
+		switch {
+		case isError:
+		case in.proto != packet.TCP, !reply && in.anew():
+			return "forget"
+		default:
+			return "reset"
+		}
+	}
+	return "serve"
 }
 
 // notBalanced is what becomes of a packet that no flow has and no service
@@ -315,7 +377,8 @@ func (m *model) refuse(s *service, in *pkt, q int, got []byte) outcome {
 func (m *model) open(s *service, in *pkt, q int, got result) error {
 	usable, _ := s.candidates(in.v6())
 	local := got.source
-	if got.reason != packet.OK {
+	once := s.policy.OnePacket && in.proto == packet.UDP
+	if got.reason != packet.OK && !once {
 		chosen, ok := m.peek(in.key())
 		if !ok {
 			return fmt.Errorf("%v, %v, and no flow was opened", got.verdict, got.reason)
@@ -332,7 +395,7 @@ func (m *model) open(s *service, in *pkt, q int, got result) error {
 		f := &flow{client: in.key(), server: m.servers[serverID{s.name, c.addr, c.mode, c.tunnel}]}
 		if c.mode == "fullnat" {
 			f.local = local
-			if k, _ := f.replyKey(); !m.isLocal(local.Addr()) || local.Port() < 1024 || m.replies[k] != nil {
+			if k, _ := f.replyKey(); !once && m.replies[k] != nil || got.reason == packet.OK && (!m.isLocal(local.Addr()) || local.Port() < 1024) {
 				continue
 			}
 		}
@@ -342,7 +405,9 @@ func (m *model) open(s *service, in *pkt, q int, got result) error {
 		m.total.Flows++
 		m.count(f.server, false, len(in.bytes()))
 		if why = m.forward(f, false, in, q, got.bytes).compare(got); why == nil {
-			m.add(f)
+			if !once {
+				m.add(f)
+			}
 			return nil
 		}
 		m.total, m.buckets[q] = total, bucket

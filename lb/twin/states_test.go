@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
 )
 
@@ -34,16 +35,72 @@ var tcpRows = map[string]map[string]string{
 	},
 }
 
-// tcpNext is tcpRows by table, event and state.
-var tcpNext = func() map[[3]string]string {
+// tcpSecure is where secure_tcp differs, by table, event and state.
+var tcpSecure = map[[3]string]string{
+	{"request", "syn", "SA"}: "SA", {"request", "fin", "SA"}: "SA", {"request", "ack", "SR"}: "SR",
+	{"request", "ack", "SA"}: "SA", {"request", "rst", "SA"}: "CL",
+	{"reply", "syn", "SR"}: "SA", {"reply", "syn", "SA"}: "SA",
+	{"request only", "syn", "NO"}: "SA", {"request only", "syn", "FW"}: "SA", {"request only", "syn", "TW"}: "SA",
+	{"request only", "syn", "CL"}: "SA", {"request only", "syn", "CW"}: "SA", {"request only", "syn", "LA"}: "SA",
+	{"request only", "syn", "LI"}: "SA", {"request only", "syn", "SA"}: "SA",
+}
+
+// SCTP likewise.
+const sctpColumns = "sNO sI1 sIN sCS sCR sCW sCO sCE sES sSS sSR sSA sRJ sCL"
+
+var sctpRows = map[string]map[string]string{
+	"request": {
+		"data":              "sES sI1 sIN sCS sCR sCW sCO sCE sES sSS sSR sSA sRJ sCL",
+		"init":              "sI1 sIN sIN sCS sCR sCW sCO sCE sES sSS sSR sSA sIN sIN",
+		"init ack":          "sCW sCW sCW sCS sCR sCO sCO sCE sES sSS sSR sSA sRJ sCL",
+		"cookie echo":       "sCR sIN sIN sCR sCR sCW sCO sCE sES sSS sSR sSA sRJ sCL",
+		"cookie ack":        "sES sI1 sIN sCS sCR sCW sCO sES sES sSS sSR sSA sRJ sCL",
+		"shutdown":          "sSR sI1 sIN sCS sCR sCW sCO sCE sSR sSS sSR sSA sRJ sCL",
+		"shutdown ack":      "sCL sIN sIN sCS sCR sCW sCO sCE sES sCL sSR sCL sRJ sCL",
+		"shutdown complete": "sCL sCL sCL sCS sCR sCW sCO sCE sES sSS sSR sCL sRJ sCL",
+		"error":             "sCL sI1 sIN sCS sCR sCW sCO sCL sES sSS sSR sSA sRJ sCL",
+		"abort":             "sCL sCL sCL sCL sCL sRJ sCL sCL sCL sCL sCL sCL sCL sCL",
+	},
+	"reply": {
+		"data":              "sES sI1 sIN sCS sCR sCW sCO sCE sES sSS sSR sSA sRJ sCL",
+		"init":              "sCW sCW sCW sCW sCW sCW sCW sCW sES sCW sCW sCW sCW sCW",
+		"init ack":          "sCS sCS sCS sCS sCR sCW sCO sCE sES sSS sSR sSA sRJ sCL",
+		"cookie echo":       "sCE sCE sCE sCE sCE sCE sCE sCE sES sSS sSR sSA sRJ sCL",
+		"cookie ack":        "sES sES sES sES sES sES sES sES sES sSS sSR sSA sRJ sCL",
+		"shutdown":          "sSS sSS sSS sSS sSS sSS sSS sSS sSS sSS sSR sSA sRJ sCL",
+		"shutdown ack":      "sSA sSA sSA sSA sSA sCW sCO sCE sES sSA sSA sSA sRJ sCL",
+		"shutdown complete": "sCL sI1 sIN sCS sCR sCW sCO sCE sES sSS sSR sSA sRJ sCL",
+		"error":             "sCL sCL sCL sCL sCL sCW sCO sCE sES sSS sSR sSA sRJ sCL",
+		"abort":             "sCL sRJ sCL sCL sCL sCL sCL sCL sCL sCL sCL sCL sCL sCL",
+	},
+	"request only": {
+		"data":              "sES sI1 sIN sCS sCR sES sCO sCE sES sSS sSR sSA sRJ sCL",
+		"init":              "sI1 sIN sIN sIN sIN sIN sCO sCE sES sSS sSR sSA sIN sIN",
+		"init ack":          "sCE sCE sCE sCE sCE sCE sCO sCE sES sSS sSR sSA sRJ sCL",
+		"cookie echo":       "sES sES sES sES sES sES sCO sCE sES sSS sSR sSA sRJ sCL",
+		"cookie ack":        "sES sI1 sIN sES sES sCW sES sES sES sSS sSR sSA sRJ sCL",
+		"shutdown":          "sSR sI1 sIN sCS sCR sCW sCO sCE sSR sSS sSR sSA sRJ sCL",
+		"shutdown ack":      "sCL sIN sIN sCS sCR sCW sCO sCE sCL sCL sSR sCL sRJ sCL",
+		"shutdown complete": "sCL sCL sCL sCL sCL sCW sCO sCE sES sSS sCL sCL sRJ sCL",
+		"error":             "sCL sI1 sIN sCS sCR sCW sCO sCE sES sSS sSR sSA sRJ sCL",
+		"abort":             "sCL sCL sCL sCL sCL sRJ sCL sCL sCL sCL sCL sCL sCL sCL",
+	},
+}
+
+// next is both tables by way, event and state.
+var next = func() map[[3]string]string {
 	next := map[[3]string]string{}
-	for table, rows := range tcpRows {
-		for event, row := range rows {
-			for i, state := range strings.Fields(row) {
-				next[[3]string{table, event, strings.Fields(tcpColumns)[i]}] = state
+	enter := func(table map[string]map[string]string, columns string) {
+		for way, rows := range table {
+			for event, row := range rows {
+				for i, state := range strings.Fields(row) {
+					next[[3]string{way, event, strings.Fields(columns)[i]}] = state
+				}
 			}
 		}
 	}
+	enter(tcpRows, tcpColumns)
+	enter(sctpRows, sctpColumns)
 	return next
 }()
 
@@ -61,104 +118,86 @@ func tcpEvent(flags uint8) string {
 	return "none"
 }
 
-// SCTP chunk types.
-const (
-	chunkInit             = 1
-	chunkInitAck          = 2
-	chunkAbort            = 6
-	chunkShutdown         = 7
-	chunkShutdownAck      = 8
-	chunkCookieEcho       = 10
-	chunkCookieAck        = 11
-	chunkShutdownComplete = 14
-)
+var sctpEvents = map[uint8]string{
+	1: "init", 2: "init ack", 6: "abort", 7: "shutdown", 8: "shutdown ack", 9: "error",
+	10: "cookie echo", 11: "cookie ack", 14: "shutdown complete",
+}
+
+// event is what the packet means to its flow.
+func (p *pkt) event() string {
+	switch {
+	case p.later():
+		return "more"
+	case p.proto == packet.TCP:
+		return tcpEvent(p.flags)
+	case p.proto == packet.SCTP:
+		return cmp.Or(sctpEvents[p.chunk], "data")
+	}
+	return "datagram"
+}
+
+// anew says whether the client starts anew, whatever flow there is.
+func (p *pkt) anew() bool {
+	return !p.later() && (p.proto == packet.TCP && p.flags&packet.SYN != 0 || p.proto == packet.SCTP && p.chunk == 1)
+}
+
+// opens says whether p may open a flow where there is none.
+func (p *pkt) opens(sloppy bool) bool {
+	switch p.event() {
+	case "datagram", "syn", "init":
+		return true
+	case "more", "rst", "abort":
+		return false
+	}
+	return sloppy
+}
 
 // after is the state of a flow after one of its packets.
 func (f *flow) after(p *pkt, reply bool) string {
-	if p.later() {
-		return f.state
+	event, state := p.event(), f.state
+	way := "request"
+	switch {
+	case reply:
+		way = "reply"
+	case f.server.oneSided():
+		way = "request only"
 	}
-	switch p.proto {
-	case packet.TCP:
-		event := tcpEvent(p.flags)
-		if event == "none" {
-			return "CL"
-		}
-		table := "request"
-		switch {
-		case reply:
-			table = "reply"
-		case f.server.oneSided():
-			table = "request only"
-		}
-		return tcpNext[[3]string{table, event, cmp.Or(f.state, "NO")}]
-	case packet.SCTP:
-		return f.afterChunk(p.chunk, reply)
+	if state == "" {
+		state = map[uint8]string{packet.TCP: "NO", packet.SCTP: "sNO", packet.UDP: "UDP"}[p.proto]
 	}
-	return "UDP"
+	switch {
+	case event == "more" || event == "datagram":
+		return state
+	case event == "none":
+		return "CL"
+	}
+	at := [3]string{way, event, state}
+	if to, ok := tcpSecure[at]; ok && f.server.service.policy.SecureTCP {
+		return to
+	}
+	return next[at]
 }
 
-// timeouts are IPVS's, in seconds.
-var timeouts = map[string]int{
-	"NO": 2, "ES": 900, "SS": 120, "SR": 60, "FW": 120, "TW": 120, "CL": 10, "CW": 60, "LA": 30, "LI": 120, "SA": 120,
-	"UDP":    300,
-	"s none": 2, "s init1": 4, "s init": 61, "s cookie sent": 61, "s cookie replied": 61, "s established": 900,
-	"s shutdown sent": 61, "s shutdown received": 61, "s shutdown ack sent": 61, "s rejected": 4, "s closed": 61,
+// lifetimes are IPVS's, in seconds.
+var lifetimes = map[string]struct {
+	state   lb.State
+	seconds int
+}{
+	"NO": {lb.TCPNone, 2}, "ES": {lb.TCPEstablished, 900}, "SS": {lb.TCPSynSent, 120}, "SR": {lb.TCPSynRecv, 60},
+	"FW": {lb.TCPFinWait, 120}, "TW": {lb.TCPTimeWait, 120}, "CL": {lb.TCPClose, 10}, "CW": {lb.TCPCloseWait, 60},
+	"LA": {lb.TCPLastAck, 30}, "LI": {lb.TCPListen, 120}, "SA": {lb.TCPSynAck, 120},
+	"UDP": {lb.UDPNormal, 300},
+	"sNO": {lb.SCTPNone, 2}, "sI1": {lb.SCTPInit1, 4}, "sIN": {lb.SCTPInit, 61}, "sCS": {lb.SCTPCookieSent, 61},
+	"sCR": {lb.SCTPCookieReplied, 61}, "sCW": {lb.SCTPCookieWait, 61}, "sCO": {lb.SCTPCookie, 61}, "sCE": {lb.SCTPCookieEchoed, 61},
+	"sES": {lb.SCTPEstablished, 900}, "sSS": {lb.SCTPShutdownSent, 61}, "sSR": {lb.SCTPShutdownReceived, 61},
+	"sSA": {lb.SCTPShutdownAckSent, 61}, "sRJ": {lb.SCTPRejected, 4}, "sCL": {lb.SCTPClosed, 61},
 }
 
 // lifetime is how long a flow of a service is kept in a state.
 func (s *service) lifetime(state string) time.Duration {
-	set := time.Duration(0)
-	switch state {
-	case "ES", "s established":
-		set = s.timeouts.TCP
-	case "FW":
-		set = s.timeouts.TCPFin
-	case "UDP":
-		set = s.timeouts.UDP
+	l := lifetimes[state]
+	if d := s.timeouts[l.state]; d > 0 {
+		return d
 	}
-	if set > 0 {
-		return set
-	}
-	return time.Duration(timeouts[state]) * time.Second
-}
-
-// afterChunk follows the first chunk of an SCTP packet. A chunk that is out of
-// place changes nothing.
-func (f *flow) afterChunk(chunk uint8, reply bool) string {
-	in := func(states ...string) bool {
-		for _, s := range states {
-			if cmp.Or(f.state, "s none") == "s "+s {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case chunk == chunkInit && !reply && in("none", "closed", "rejected"):
-		return "s init1"
-	case chunk == chunkInit && !reply && in("init1"):
-		return "s init"
-	case chunk == chunkInitAck && reply && in("init1", "init"):
-		return "s cookie sent"
-	case chunk == chunkCookieEcho && !reply && f.server.oneSided() && in("init1", "init"):
-		return "s established"
-	case chunk == chunkCookieEcho && !reply && in("cookie sent"):
-		return "s cookie replied"
-	case chunk == chunkCookieAck && reply && in("cookie sent", "cookie replied"):
-		return "s established"
-	case chunk == chunkShutdown && in("established") && !reply:
-		return "s shutdown received"
-	case chunk == chunkShutdown && in("established"):
-		return "s shutdown sent"
-	case chunk == chunkShutdownAck && in("shutdown sent", "shutdown received", "established"):
-		return "s shutdown ack sent"
-	case chunk == chunkShutdownComplete && in("shutdown ack sent", "shutdown received", "shutdown sent"):
-		return "s closed"
-	case chunk == chunkAbort && reply && in("init1"):
-		return "s rejected"
-	case chunk == chunkAbort:
-		return "s closed"
-	}
-	return f.state
+	return time.Duration(l.seconds) * time.Second
 }

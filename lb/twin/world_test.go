@@ -51,9 +51,10 @@ func services(r *rand.Rand) (all []*service) {
 			name:      fmt.Sprintf("s%d", i),
 			scheduler: sched.Names()[r.IntN(len(sched.Names()))],
 			onNo:      lb.OnNoServer(r.IntN(3)),
+			policy:    policy(r),
 		}
 		if r.IntN(2) == 0 {
-			s.timeouts = lb.Timeouts{TCP: seconds(r, 1000), TCPFin: seconds(r, 100), UDP: seconds(r, 300)}
+			s.timeouts = timeouts(r)
 		}
 		for range 1 + r.IntN(3) {
 			l := lb.Listen{VIP: vips[r.IntN(len(vips))], Proto: protos[r.IntN(3)]}
@@ -90,8 +91,31 @@ func services(r *rand.Rand) (all []*service) {
 
 var protos = []uint8{packet.TCP, packet.UDP, packet.SCTP}
 
-func seconds(r *rand.Rand, most int) time.Duration {
-	return time.Duration(r.IntN(most)) * time.Second
+// timeouts draws some of them.
+func timeouts(r *rand.Rand) (t lb.Timeouts) {
+	for i := range t {
+		if r.IntN(2) == 0 {
+			t[i] = time.Duration(r.IntN(1000)) * time.Second
+		}
+	}
+	return t
+}
+
+// policy draws one, half of the times IPVS's or the default.
+func policy(r *rand.Rand) lb.Policy {
+	switch r.IntN(4) {
+	case 0:
+		return lb.DefaultPolicy()
+	case 1:
+		return lb.IPVSPolicy()
+	}
+	return lb.Policy{
+		OnePacket: r.IntN(4) == 0,
+		Sloppy:    r.IntN(3) == 0,
+		SecureTCP: r.IntN(3) == 0,
+		Reuse:     lb.Reuse(r.IntN(4)),
+		Removed:   lb.Removed(r.IntN(4)),
+	}
 }
 
 // draw adds a real server that the mode can have.
@@ -158,7 +182,10 @@ func (s *service) mutate(r *rand.Rand) *service {
 		n.draw(r, modes.Names()[r.IntN(len(modes.Names()))])
 	}
 	if r.IntN(4) == 0 {
-		n.timeouts = lb.Timeouts{TCP: seconds(r, 1000), UDP: seconds(r, 300)}
+		n.timeouts = timeouts(r)
+	}
+	if r.IntN(4) == 0 {
+		n.policy = policy(r)
 	}
 	n.drop()
 	if len(n.listens) != len(s.listens) {
@@ -170,7 +197,7 @@ func (s *service) mutate(r *rand.Rand) *service {
 // config is s as a Balancer wants it.
 func (s *service) config(tb testing.TB) lb.ServiceConfig {
 	tb.Helper()
-	c := lb.ServiceConfig{Name: s.name, Listens: s.listens, OnNoServer: s.onNo, Timeouts: s.timeouts}
+	c := lb.ServiceConfig{Name: s.name, Listens: s.listens, OnNoServer: s.onNo, Timeouts: s.timeouts, Policy: s.policy}
 	var err error
 	if c.Scheduler, err = sched.New(s.scheduler, sched.Options{}); err != nil {
 		tb.Fatal(err)
@@ -196,7 +223,7 @@ func config(tb testing.TB, all []*service) lb.Config {
 
 // String is s for whoever reads about a failure.
 func (s *service) String() string {
-	t := fmt.Sprintf("%s %v %s on_no_server=%d timeouts=%+v\n", s.name, s.listens, s.scheduler, s.onNo, s.timeouts)
+	t := fmt.Sprintf("%s %v %s on_no_server=%d %+v timeouts=%v\n", s.name, s.listens, s.scheduler, s.onNo, s.policy, s.timeouts)
 	for _, c := range s.servers {
 		t += fmt.Sprintf("  %v weight %d %s %+v\n", c.addr, c.weight, c.mode, c.tunnel)
 	}
