@@ -71,7 +71,7 @@ func (r *RealServer) judge(t *packet.Tuple, d Direction, ev event, anew bool) (o
 	case fateHide:
 		return unknown, false
 	case fateForget:
-		return unknown, ev != eventPeek
+		return unknown, true
 	case fateReset:
 		switch {
 		case ev == eventPeek:
