@@ -46,7 +46,10 @@ func (s *source) next() *pkt {
 		if k, ok := f.replyKey(); ok {
 			return s.dress(k)
 		}
-		return s.dress(f.client.reverse())
+		if s.one(10) {
+			return s.dress(f.client.reverse())
+		}
+		return s.dress(f.client)
 	}
 	return s.about(f)
 }
@@ -119,6 +122,9 @@ func (s *source) dress(k key) *pkt {
 	}
 	p.flags = []uint8{packet.ACK, packet.ACK, packet.ACK | packet.PSH, packet.ACK | packet.FIN, packet.SYN, packet.SYN | packet.ACK, packet.RST, packet.RST | packet.ACK, 0, packet.FIN, packet.URG}[s.IntN(11)]
 	p.chunk = []uint8{0, 0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 14}[s.IntN(12)]
+	if s.one(3) && p.proto == packet.TCP {
+		p.mss = uint16(500 + s.IntN(1500))
+	}
 	p.noSum = p.proto == packet.UDP && !p.v6() && s.one(5)
 	if s.one(12) {
 		p = s.fragmented(p)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
 )
 
@@ -28,16 +29,21 @@ func dropped(why packet.Reason) outcome { return outcome{verdict: packet.Drop, r
 // source port of GUE.
 func (m *model) forward(f *flow, reply bool, in *pkt, q int, got []byte) outcome {
 	s := f.server
-	if !reply {
-		if mtu := m.mtu[s.addr.Addr()]; mtu > 0 {
-			grows := s.grows(in)
-			if len(in.bytes())+grows > mtu && (in.v6() || in.df) {
-				o := m.answer(in, q, tooBig, mtu-grows, packet.TooBig, got)
-				if o.verdict == packet.Send && s.oneSided() {
-					m.count(s, true, len(o.bytes))
-				}
-				return o
+	mtu := m.mtu[s.addr.Addr()]
+	if most := s.service.policy.ClampMSS; in.mss > 0 && in.event() == "syn" && !in.isICMP() {
+		if most == lb.ClampAuto && mtu > 0 {
+			if most = mtu - s.grows(f.client) - 20 - 20; isV6(f.client.src) {
+				most -= 20
 			}
+		}
+		if clamped := *in; most > 0 && int(in.mss) > most {
+			clamped.mss = uint16(most)
+			in = &clamped
+		}
+	}
+	if !reply && mtu > 0 {
+		if o, final := m.fit(s, in, q, mtu-s.grows(in.key()), got); final {
+			return o
 		}
 	}
 	switch s.mode {
@@ -65,8 +71,35 @@ func (m *model) forward(f *flow, reply bool, in *pkt, q int, got []byte) outcome
 	return in.between(src, dst, got)
 }
 
+// fit says what becomes of a request that may not fit the path to its real
+// server, on which there is room for so many bytes of it; final is false where
+// it goes on.
+func (m *model) fit(s *server, in *pkt, q int, room int, got []byte) (o outcome, final bool) {
+	least := 68
+	if isV6(s.addr) {
+		least = 1280
+	}
+	if n := len(in.bytes()); n <= room && room >= 1280 {
+		return o, false
+	}
+	if s.mode == "tun" && room < least {
+		return dropped(packet.PathTooSmall), true
+	}
+	if in.v6() {
+		room = max(room, 1280)
+	}
+	if len(in.bytes()) <= room || !in.v6() && !in.df || s.tunnel.Fragment && !isV6(s.addr) && !in.v6() {
+		return o, false
+	}
+	o = m.answer(in, q, tooBig, in.dst.Addr(), room, packet.TooBig, got)
+	if o.verdict == packet.Send && s.oneSided() {
+		m.count(s, true, len(o.bytes))
+	}
+	return o, true
+}
+
 // grows is how much longer a request becomes.
-func (s *server) grows(in *pkt) int {
+func (s *server) grows(in key) int {
 	switch {
 	case s.mode == "tun":
 		n := 20
@@ -83,9 +116,9 @@ func (s *server) grows(in *pkt) int {
 			}
 		}
 		return n
-	case in.v6() && !isV6(s.addr):
+	case isV6(in.src) && !isV6(s.addr):
 		return -20
-	case !in.v6() && isV6(s.addr):
+	case !isV6(in.src) && isV6(s.addr):
 		return 20
 	}
 	return 0
@@ -261,7 +294,7 @@ func (f *flow) tunnel(in *pkt, got []byte) []byte {
 		h.tos = h.tos&^3 | 2 // RFC 6040 in its compatibility mode
 	}
 	if h.src.Is4() {
-		h.df = !in.v6() && in.df
+		h.df = !in.v6() && in.df && !t.Fragment
 		if !h.df {
 			h.id = word16(got, 4)
 		}
@@ -309,16 +342,16 @@ var (
 	tooBig          = answerKind{v4: [2]uint8{3, 4}, v6: [2]uint8{2, 0}}
 )
 
-// answer is an ICMP error from the VIP to the client.
-func (m *model) answer(in *pkt, q int, kind answerKind, mtu int, why packet.Reason, got []byte) outcome {
-	if !m.buckets[q].take(m.now) {
+// answer is an ICMP error to the sender of in.
+func (m *model) answer(in *pkt, q int, kind answerKind, from netip.Addr, mtu int, why packet.Reason, got []byte) outcome {
+	if !m.errors[q].take(m.now) {
 		return dropped(packet.RateLimited)
 	}
 	if in.later() || in.isICMP() {
 		return dropped(why)
 	}
 	out := pkt{
-		src: netip.AddrPortFrom(in.dst.Addr(), 0), dst: netip.AddrPortFrom(in.src.Addr(), 0), ttl: 64,
+		src: netip.AddrPortFrom(from, 0), dst: netip.AddrPortFrom(in.src.Addr(), 0), ttl: 64,
 		word: uint32(mtu), body: in.bytes(),
 	}
 	if in.v6() {
@@ -332,9 +365,50 @@ func (m *model) answer(in *pkt, q int, kind answerKind, mtu int, why packet.Reas
 	return outcome{verdict: packet.Send, reason: why, bytes: out.bytes()}
 }
 
-// reset is the RST that answers a TCP segment, or nil.
-func reset(in *pkt) []byte {
-	if in.proto != packet.TCP || in.cut > 0 || in.flags&packet.RST != 0 {
+// reset is what ends a connection that is not there; final is false where it
+// cannot be ended so.
+func (m *model) reset(in *pkt, q int, why packet.Reason) (o outcome, final bool) {
+	if in.proto != packet.TCP && in.proto != packet.SCTP {
+		return o, false
+	}
+	if !m.resets[q].take(m.now) {
+		return dropped(packet.RateLimited), true
+	}
+	b := rst(in)
+	if in.proto == packet.SCTP {
+		b = abort(in)
+	}
+	return outcome{verdict: packet.Send, reason: why, bytes: b}, b != nil
+}
+
+// up is a packet for the host behind the VIPs.
+func (m *model) up(in *pkt, q int, isError bool, why packet.Reason) outcome {
+	if !isError && !m.resets[q].take(m.now) {
+		return dropped(packet.RateLimited)
+	}
+	return unchanged(packet.Pass, why, in)
+}
+
+// abort is the ABORT that answers an SCTP packet, or nil. Its tag is that of
+// the packet, or the one that an INIT asks for.
+func abort(in *pkt) []byte {
+	const tagIsTheirs = 1
+	if in.cut > 0 || in.chunk == 6 {
+		return nil
+	}
+	out := pkt{src: in.dst, dst: in.src, proto: packet.SCTP, ttl: 64, df: true, chunk: 6, chunkFlags: tagIsTheirs, seq: in.seq}
+	if in.chunk == 1 {
+		if in.size < 16 {
+			return nil
+		}
+		out.chunkFlags, out.seq = 0, binary.BigEndian.Uint32(payload[:])
+	}
+	return out.bytes()
+}
+
+// rst is the RST that answers a TCP segment, or nil.
+func rst(in *pkt) []byte {
+	if in.cut > 0 || in.flags&packet.RST != 0 {
 		return nil
 	}
 	out := pkt{src: in.dst, dst: in.src, proto: packet.TCP, ttl: 64, df: true, flags: packet.RST | packet.ACK, ack: in.seq + uint32(in.size)}
@@ -371,4 +445,15 @@ func word16(b []byte, at int) uint16 {
 		return 0
 	}
 	return binary.BigEndian.Uint16(b[at:])
+}
+
+// embeddedEnd is where the packet inside the ICMP error b was going.
+func embeddedEnd(b []byte) netip.AddrPort {
+	p := pkt{src: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
+	at := 28
+	if b[0]>>4 == 6 {
+		p.src, at = netip.AddrPortFrom(netip.IPv6Unspecified(), 0), 48
+	}
+	p.body = b[at:]
+	return p.embedded().dst
 }

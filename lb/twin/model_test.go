@@ -25,7 +25,9 @@ type model struct {
 	servers  map[serverID]*server
 	flows    map[key]*flow // by the client's packets
 	replies  map[key]*flow // by the real server's
-	buckets  []bucket      // of each queue's answers
+	errors   []bucket      // of each queue's ICMP errors
+	resets   []bucket      // and of its resets and what the host behind the VIPs answers
+	ending   map[load]bool // real servers whose flows were ended
 	peek     func(key) (lb.Flow, bool)
 	total    lb.Traffic
 	served   map[bool]bool // by IPv6: there is a service of the family
@@ -66,6 +68,17 @@ type server struct {
 	weight  int
 	removed bool // and not there in another mode either
 }
+
+// A load is a real server with all the modes that it has had.
+type load struct {
+	service string
+	addr    netip.AddrPort
+}
+
+func (s *server) load() load { return load{s.serverID.service, s.addr} }
+
+// leaves says whether its flows are ended.
+func (s *server) leaves() bool { return s.removed && s.service.policy.Removed >= lb.RemovedReschedule }
 
 func (s *server) oneSided() bool { return s.mode == "dr" || s.mode == "tun" }
 
@@ -142,6 +155,7 @@ func (m *model) apply(services []*service) {
 		}
 	}
 	for _, rs := range m.servers {
+		replaced := true
 		rs.removed, rs.weight = true, 0
 		for _, s := range services {
 			if s.name != rs.serverID.service {
@@ -151,8 +165,31 @@ func (m *model) apply(services []*service) {
 			for _, c := range s.servers {
 				if c.addr == rs.addr {
 					rs.removed, rs.weight = false, c.weight
+					replaced = c.mode != rs.mode || c.tunnel != rs.tunnel
 				}
 			}
+		}
+		if !rs.leaves() && (rs.removed || !replaced) {
+			m.ending[rs.load()] = false
+		}
+	}
+}
+
+// tick ends the flows of real servers that have left, once for each.
+func (m *model) tick() {
+	walks := false
+	for _, rs := range m.servers {
+		if rs.leaves() && !m.ending[rs.load()] {
+			m.ending[rs.load()], walks = true, true
+		}
+	}
+	if !walks {
+		return
+	}
+	for _, f := range m.flows {
+		kept := f.server.removed && f.server.service.policy.Removed == lb.RemovedReset && f.client.proto == packet.TCP
+		if m.ending[f.server.load()] && !kept {
+			m.remove(f)
 		}
 	}
 }
@@ -225,8 +262,8 @@ func (m *model) judge(in *pkt, q int, got result) error {
 		case "drop":
 			return dropped(packet.ServerRemoved).compare(got)
 		case "reset":
-			if b := reset(in); b != nil {
-				return outcome{verdict: packet.Send, reason: packet.ServerRemoved, bytes: b}.compare(got)
+			if o, final := m.reset(in, q, packet.ServerRemoved); final {
+				return o.compare(got)
 			}
 			return dropped(packet.ServerRemoved).compare(got)
 		case "forget":
@@ -247,12 +284,12 @@ func (m *model) judge(in *pkt, q int, got result) error {
 
 	s := m.find(k)
 	switch {
-	case in.isICMP(), s == nil:
-		return m.notBalanced(in, isError).compare(got)
+	case in.isICMP() && !isError, s == nil, isError && !s.policy.ScheduleICMP:
+		return m.notBalanced(in, q, isError, got.bytes).compare(got)
 	case in.later():
 		return dropped(packet.NotSYN).compare(got)
-	case !in.opens(s.policy.Sloppy):
-		return unchanged(packet.Pass, packet.NotSYN, in).compare(got)
+	case !isError && !in.opens(s.policy.Sloppy):
+		return m.up(in, q, false, packet.NotSYN).compare(got)
 	}
 	if m.dropRate > 0 {
 		m.would++
@@ -260,13 +297,13 @@ func (m *model) judge(in *pkt, q int, got result) error {
 			return dropped(packet.Overload).compare(got)
 		}
 	}
-	if got.reason == packet.NoRealServer || got.reason == packet.RateLimited {
+	if got.reason == packet.NoRealServer || got.reason == packet.RateLimited && s.mayRefuse(in.v6()) {
 		if !s.mayRefuse(in.v6()) {
-			return fmt.Errorf("refused (%v), though there are real servers", got.reason)
+			return fmt.Errorf("refused, though there are real servers")
 		}
-		return m.refuse(s, in, q, got.bytes).compare(got)
+		return m.refuse(s, in, q, isError, got.bytes).compare(got)
 	}
-	return m.open(s, in, q, got)
+	return m.open(s, in, k, q, isError, got)
 }
 
 // givesWay says whether a client that starts anew gets a new flow in place of f.
@@ -296,9 +333,6 @@ func (m *model) fate(f *flow, in *pkt, reply, isError bool) string {
 			return "drop"
 		}
 	case lb.RemovedReschedule:
-		if isError {
-			return "hide"
-		}
 		return "forget"
 	case lb.RemovedReset:
 		switch {
@@ -314,21 +348,23 @@ func (m *model) fate(f *flow, in *pkt, reply, isError bool) string {
 
 // notBalanced is what becomes of a packet that no flow has and no service
 // takes.
-func (m *model) notBalanced(in *pkt, isError bool) outcome {
+func (m *model) notBalanced(in *pkt, q int, isError bool, got []byte) outcome {
 	dst := in.dst.Addr()
 	if isError {
 		dst = in.embedded().src.Addr()
 	}
 	switch {
 	case m.isVIP(dst) && in.isICMP():
-		return unchanged(packet.Pass, packet.OK, in)
+		return m.up(in, q, isError, packet.OK)
 	case m.isVIP(dst):
-		return unchanged(packet.Pass, packet.NoService, in)
+		return m.up(in, q, false, packet.NoService)
 	case m.isLocal(dst):
-		if b := reset(in); b != nil {
-			return outcome{verdict: packet.Send, reason: packet.NotSYN, bytes: b}
+		if o, final := m.reset(in, q, packet.NotSYN); final {
+			return o
 		}
 		return dropped(packet.NoService)
+	case m.answersUnknown(in):
+		return m.answer(in, q, portUnreachable, in.dst.Addr(), 0, packet.NoFlow, got)
 	}
 	return unchanged(packet.Return, packet.OK, in)
 }
@@ -359,27 +395,54 @@ func (s *service) mayRefuse(v6 bool) bool {
 	return len(usable) == 0
 }
 
-func (m *model) refuse(s *service, in *pkt, q int, got []byte) outcome {
-	switch {
-	case s.onNo == lb.AnswerDrop:
-		return dropped(packet.NoRealServer)
-	case s.onNo == lb.AnswerReset && in.proto == packet.TCP:
-		if b := reset(in); b != nil {
-			return outcome{verdict: packet.Send, reason: packet.NoRealServer, bytes: b}
-		}
+func (m *model) refuse(s *service, in *pkt, q int, isError bool, got []byte) outcome {
+	if s.onNo == lb.AnswerDrop || isError {
 		return dropped(packet.NoRealServer)
 	}
-	return m.answer(in, q, portUnreachable, 0, packet.NoRealServer, got)
+	if s.onNo == lb.AnswerReset {
+		if o, final := m.reset(in, q, packet.NoRealServer); final {
+			return o
+		}
+	}
+	return m.answer(in, q, portUnreachable, in.dst.Addr(), 0, packet.NoRealServer, got)
+}
+
+// answersUnknown says whether a packet that no flow has comes from where a real
+// server answers clients, whose service wants it told that nobody asked.
+func (m *model) answersUnknown(in *pkt) bool {
+	if in.isICMP() || in.event() == "rst" || in.event() == "abort" {
+		return false
+	}
+	for _, s := range m.services {
+		if !s.policy.AnswerUnknownReplies {
+			continue
+		}
+		for _, c := range s.servers {
+			if c.mode == "dr" || c.mode == "tun" || c.addr.Addr() != in.src.Addr() {
+				continue
+			}
+			for _, l := range s.listens {
+				first, last := l.FirstPort, max(l.FirstPort, l.LastPort)
+				if c.addr.Port() != 0 {
+					first, last = c.addr.Port(), c.addr.Port()
+				}
+				if port := in.src.Port(); l.Proto == in.proto && first <= port && port <= last {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // open is called with a packet that opens a flow: it finds the real server that
 // uvs chose by what came out, or, where that does not show it, by asking.
-func (m *model) open(s *service, in *pkt, q int, got result) error {
+func (m *model) open(s *service, in *pkt, k key, q int, isError bool, got result) error {
 	usable, _ := s.candidates(in.v6())
 	local := got.source
-	once := s.policy.OnePacket && in.proto == packet.UDP
-	if got.reason != packet.OK && !once {
-		chosen, ok := m.peek(in.key())
+	once := s.policy.OnePacket && k.proto == packet.UDP
+	if (isError || got.reason != packet.OK) && !once {
+		chosen, ok := m.peek(k)
 		if !ok {
 			return fmt.Errorf("%v, %v, and no flow was opened", got.verdict, got.reason)
 		}
@@ -392,16 +455,23 @@ func (m *model) open(s *service, in *pkt, q int, got result) error {
 	}
 	why := errors.New("it is none of those that it may be")
 	for _, c := range usable {
-		f := &flow{client: in.key(), server: m.servers[serverID{s.name, c.addr, c.mode, c.tunnel}]}
-		if c.mode == "fullnat" {
+		f := &flow{client: k, server: m.servers[serverID{s.name, c.addr, c.mode, c.tunnel}]}
+		if c.mode == "fullnat" && once && isError && got.reason == packet.OK {
+			f.local = embeddedEnd(got.bytes)
+		} else if c.mode == "fullnat" && once && got.reason != packet.OK {
+			f.local = netip.AddrPortFrom(locals[0].Addr(), 0) // it shows nowhere
+			if isV6(c.addr) {
+				f.local = netip.AddrPortFrom(locals[2].Addr(), 0)
+			}
+		} else if c.mode == "fullnat" {
 			f.local = local
-			if k, _ := f.replyKey(); !once && m.replies[k] != nil || got.reason == packet.OK && (!m.isLocal(local.Addr()) || local.Port() < 1024) {
+			if k, _ := f.replyKey(); !once && m.replies[k] != nil || !m.isLocal(local.Addr()) || local.Port() < 1024 {
 				continue
 			}
 		}
 		f.state = f.after(in, false)
 		f.ends = tick(m.now) + ticks(f.server.service.lifetime(f.state))
-		total, bucket := m.total, m.buckets[q]
+		total, bucket := m.total, m.errors[q]
 		m.total.Flows++
 		m.count(f.server, false, len(in.bytes()))
 		if why = m.forward(f, false, in, q, got.bytes).compare(got); why == nil {
@@ -410,7 +480,7 @@ func (m *model) open(s *service, in *pkt, q int, got result) error {
 			}
 			return nil
 		}
-		m.total, m.buckets[q] = total, bucket
+		m.total, m.errors[q] = total, bucket
 	}
 	return fmt.Errorf("service %s has opened a flow to none of %d real servers; the last: %w", s.name, len(usable), why)
 }

@@ -17,13 +17,15 @@ type pkt struct {
 	id       uint16 // IPv4, and of IPv6 fragments
 	df       bool   // IPv4
 
-	size  int   // payload bytes behind the transport header
-	flags uint8 // TCP
-	seq   uint32
-	ack   uint32
-	win   uint16
-	chunk uint8 // SCTP
-	noSum bool  // UDP over IPv4 without a checksum
+	size       int   // payload bytes behind the transport header
+	flags      uint8 // TCP
+	seq        uint32
+	ack        uint32
+	win        uint16
+	mss        uint16 // TCP: the option, or 0
+	chunk      uint8  // SCTP
+	chunkFlags uint8
+	noSum      bool // UDP over IPv4 without a checksum
 
 	// Of a fragment: the part that this packet has of the datagram, which is
 	// cut after every cut bytes behind the IP header.
@@ -136,11 +138,16 @@ func (p *pkt) transport() []byte {
 	data := payload[:p.size]
 	switch p.proto {
 	case packet.TCP:
-		t := append(make([]byte, 20, 20+len(data)), data...)
+		t := make([]byte, 20, 24+len(data))
+		t[12], t[13] = 5<<4, p.flags
+		if p.mss > 0 {
+			t = append(t, 2, 4, byte(p.mss>>8), byte(p.mss))
+			t[12] = 6 << 4
+		}
+		t = append(t, data...)
 		p.putPorts(t)
 		binary.BigEndian.PutUint32(t[4:], p.seq)
 		binary.BigEndian.PutUint32(t[8:], p.ack)
-		t[12], t[13] = 5<<4, p.flags
 		binary.BigEndian.PutUint16(t[14:], p.win)
 		binary.BigEndian.PutUint16(t[16:], ^p.sum(t))
 		return t
@@ -156,7 +163,7 @@ func (p *pkt) transport() []byte {
 		t := append(make([]byte, 16, 16+len(data)), data...)
 		p.putPorts(t)
 		binary.BigEndian.PutUint32(t[4:], p.seq) // the verification tag
-		t[12] = p.chunk
+		t[12], t[13] = p.chunk, p.chunkFlags
 		binary.BigEndian.PutUint16(t[14:], uint16(4+len(data)))
 		binary.LittleEndian.PutUint32(t[8:], crc32.Checksum(t, castagnoli))
 		return t

@@ -126,6 +126,8 @@ var sctpEvents = map[uint8]string{
 // event is what the packet means to its flow.
 func (p *pkt) event() string {
 	switch {
+	case p.isICMP():
+		return "peek"
 	case p.later():
 		return "more"
 	case p.proto == packet.TCP:
@@ -146,7 +148,7 @@ func (p *pkt) opens(sloppy bool) bool {
 	switch p.event() {
 	case "datagram", "syn", "init":
 		return true
-	case "more", "rst", "abort":
+	case "more", "peek", "rst", "abort":
 		return false
 	}
 	return sloppy
@@ -163,10 +165,10 @@ func (f *flow) after(p *pkt, reply bool) string {
 		way = "request only"
 	}
 	if state == "" {
-		state = map[uint8]string{packet.TCP: "NO", packet.SCTP: "sNO", packet.UDP: "UDP"}[p.proto]
+		state = map[uint8]string{packet.TCP: "NO", packet.SCTP: "sNO", packet.UDP: "UDP"}[f.client.proto]
 	}
 	switch {
-	case event == "more" || event == "datagram":
+	case event == "peek" || event == "more" || event == "datagram":
 		return state
 	case event == "none":
 		return "CL"

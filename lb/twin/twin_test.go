@@ -66,6 +66,7 @@ type world struct {
 	b      *lb.Balancer
 	m      *model
 	source *source
+	pace   time.Duration // most that passes between two packets as a rule
 	buf    []byte
 	saw    map[string]int // packets by what became of them
 }
@@ -84,17 +85,20 @@ func newWorld(tb testing.TB, r *rand.Rand) *world {
 		servers: map[serverID]*server{},
 		flows:   map[key]*flow{},
 		replies: map[key]*flow{},
-		buckets: make([]bucket, queues),
+		errors:  make([]bucket, queues),
+		resets:  make([]bucket, queues),
+		ending:  map[load]bool{},
 	}
 	w := &world{
 		TB: tb, Rand: r, b: b, m: m, source: &source{Rand: r, m: m},
 		buf: make([]byte, packet.Headroom+packet.MaxSize), saw: map[string]int{},
+		pace: []time.Duration{20 * time.Millisecond, 100 * time.Microsecond}[r.IntN(2)],
 	}
 	m.peek = w.peek
 	for i := range numServers {
 		for _, v6 := range []bool{false, true} {
 			if r.IntN(3) == 0 {
-				m.mtu[serverAddr(i, v6)] = 1400 + r.IntN(120)
+				m.mtu[serverAddr(i, v6)] = 1280 + r.IntN(240)
 				b.SetPathMTU(serverAddr(i, v6), m.mtu[serverAddr(i, v6)])
 			}
 		}
@@ -109,10 +113,10 @@ func (w *world) step(n int) error {
 	switch {
 	case w.IntN(3000) == 0:
 		w.pass(time.Duration(w.IntN(1200)) * time.Second)
-	case w.IntN(50) == 0:
+	case w.IntN(200) == 0:
 		w.pass(time.Duration(w.IntN(8000)) * time.Millisecond)
 	case w.IntN(4) == 0:
-		w.pass(time.Duration(w.IntN(20)) * time.Millisecond)
+		w.pass(time.Duration(w.IntN(int(w.pace))))
 	}
 	switch w.IntN(1500) {
 	case 0:
@@ -142,8 +146,13 @@ func (w *world) step(n int) error {
 func (w *world) pass(d time.Duration) {
 	w.m.advance(w.m.now + d)
 	if w.IntN(2) == 0 {
-		w.b.Tick(w.m.now)
+		w.tick()
 	}
+}
+
+func (w *world) tick() {
+	w.b.Tick(w.m.now)
+	w.m.tick()
 }
 
 // handle gives the bytes of a packet to a queue.
@@ -196,6 +205,7 @@ func (w *world) peek(k key) (lb.Flow, bool) {
 
 // reload replaces the whole configuration.
 func (w *world) reload() {
+	w.tick() // once at least for each configuration
 	all := services(w.Rand)
 	if err := w.b.Apply(config(w, all)); err != nil {
 		w.Fatal(err)
@@ -208,6 +218,7 @@ func (w *world) update() {
 	if len(w.m.services) == 0 {
 		return
 	}
+	w.tick()
 	i := w.IntN(len(w.m.services))
 	all := append([]*service{}, w.m.services...)
 	all[i] = all[i].mutate(w.Rand)

@@ -115,6 +115,10 @@ func policy(r *rand.Rand) lb.Policy {
 		SecureTCP: r.IntN(3) == 0,
 		Reuse:     lb.Reuse(r.IntN(4)),
 		Removed:   lb.Removed(r.IntN(4)),
+
+		ScheduleICMP:         r.IntN(3) == 0,
+		AnswerUnknownReplies: r.IntN(3) == 0,
+		ClampMSS:             []int{0, lb.ClampAuto, 600, 1300}[r.IntN(4)],
 	}
 }
 
@@ -130,6 +134,7 @@ func (s *service) draw(r *rand.Rand, mode string) {
 	if mode == "tun" {
 		c.tunnel = modes.Tunnel{Kind: []packet.EncapKind{packet.IPIP, packet.GUE, packet.GRE}[r.IntN(3)], Source: tunnelSource[v6]}
 		c.tunnel.Checksum = c.tunnel.Kind != packet.IPIP && r.IntN(2) == 0
+		c.tunnel.Fragment = r.IntN(4) == 0
 	}
 	s.servers = append(s.servers, c)
 }
