@@ -95,7 +95,7 @@ func (t *Table) endInChunk(chunk int, now uint32) {
 			switch {
 			case !rs.ending.Load() || e.state.isTemplate() || ended == burst:
 				return
-			case e.resettable() && rs.service.keepTrails:
+			case e.resettable() && rs.service.keepTrails && int32(e.deadline-now) > 0:
 				t.resetLocked(s, n, now)
 			case rs.service.keepTrails && e.state == TCPClose || rs.refuses(e):
 				return // it ends soon, or at its time
