@@ -46,6 +46,12 @@ func (m *model) forward(f *flow, reply bool, in *pkt, q int, got []byte) outcome
 			return o
 		}
 	}
+	return f.carry(reply, in, got)
+}
+
+// carry is what the mode makes of a packet of f.
+func (f *flow) carry(reply bool, in *pkt, got []byte) outcome {
+	s := f.server
 	switch s.mode {
 	case "dr":
 		o := unchanged(packet.Send, packet.OK, in)
@@ -88,7 +94,7 @@ func (m *model) fit(s *server, in *pkt, q int, room int, got []byte) (o outcome,
 	if in.v6() {
 		room = max(room, 1280)
 	}
-	if len(in.bytes()) <= room || !in.v6() && !in.df || s.tunnel.Fragment && !isV6(s.addr) && !in.v6() {
+	if len(in.bytes()) <= room || !in.v6() && (!in.df || s.tunnel.Fragment) {
 		return o, false
 	}
 	o = m.answer(in, q, tooBig, in.dst.Addr(), room, packet.TooBig, got)

@@ -89,6 +89,11 @@ type flow struct {
 	local  netip.AddrPort // of fullnat
 	state  string
 	ends   uint32 // tick from which on it is gone
+
+	// How far the connection has come by the client's packets, where the policy
+	// may have to reset it.
+	trailed   bool
+	next, ack uint32
 }
 
 // A tick is uvs's unit of time, 67 ms. Times are cut to whole ticks, lifetimes
@@ -175,8 +180,9 @@ func (m *model) apply(services []*service) {
 	}
 }
 
-// tick ends the flows of real servers that have left, once for each.
-func (m *model) tick() {
+// tick ends the flows of real servers that have left, once for each, and
+// returns those whose ends are reset.
+func (m *model) tick() (reset []*flow) {
 	walks := false
 	for _, rs := range m.servers {
 		if rs.leaves() && !m.ending[rs.load()] {
@@ -184,14 +190,60 @@ func (m *model) tick() {
 		}
 	}
 	if !walks {
-		return
+		return nil
 	}
 	for _, f := range m.flows {
-		kept := f.server.removed && f.server.service.policy.Removed == lb.RemovedReset && f.client.proto == packet.TCP
-		if m.ending[f.server.load()] && !kept {
+		removed := f.server.removed && f.server.service.policy.Removed == lb.RemovedReset
+		switch {
+		case !m.ending[f.server.load()]:
+		case f.trailed && f.server.service.keepsTrails() && (f.state == "ES" || f.state == "FW" || f.state == "CW"):
+			reset = append(reset, f)
+			f.state = "CL"
+			f.ends = tick(m.now) + ticks(f.server.service.lifetime("CL"))
+		case f.server.service.keepsTrails() && f.state == "CL", removed && f.client.proto == packet.TCP:
+		default:
 			m.remove(f)
 		}
 	}
+	return reset
+}
+
+func (s *service) keepsTrails() bool {
+	return s.policy.ResetExpired || s.policy.Removed == lb.RemovedReset
+}
+
+// trail follows the connection by a packet of the client's.
+func (f *flow) trail(in *pkt) {
+	if in.event() == "syn" {
+		f.trailed = false
+		return
+	}
+	if in.proto != packet.TCP || in.cut > 0 || in.flags&(packet.ACK|packet.RST) != packet.ACK {
+		return
+	}
+	next := in.seq + uint32(in.size)
+	if in.flags&packet.FIN != 0 {
+		next++
+	}
+	if !f.trailed || int32(next-f.next) > 0 {
+		f.next = next
+	}
+	if !f.trailed || int32(in.ack-f.ack) > 0 {
+		f.ack = in.ack
+	}
+	f.trailed = true
+}
+
+// resets are the two segments that end the connection f, to its real server
+// and to its client.
+func (f *flow) resets(got []byte) [2][]byte {
+	rst := pkt{
+		src: f.client.src, dst: f.client.dst, proto: packet.TCP, ttl: 64, df: true,
+		flags: packet.RST | packet.ACK, seq: f.next, ack: f.ack,
+	}
+	toServer := f.carry(false, &rst, got).bytes
+	rst.src, rst.dst, rst.seq, rst.ack = rst.dst, rst.src, rst.ack, rst.seq
+	return [2][]byte{toServer, rst.bytes()}
 }
 
 // find is the service that a packet is sent to: that of its port, or one for
@@ -257,6 +309,10 @@ func (m *model) judge(in *pkt, q int, got result) error {
 		m.remove(f)
 		f = nil
 	}
+	if f != nil && f.state == "brief" && !reply && !isError && in.event() == "datagram" && f.server.service.policy.OnePacket {
+		m.remove(f)
+		f = nil
+	}
 	if f != nil && f.server.removed {
 		switch m.fate(f, in, reply, isError) {
 		case "drop":
@@ -275,6 +331,9 @@ func (m *model) judge(in *pkt, q int, got result) error {
 	}
 	if f != nil {
 		if !isError {
+			if !reply && f.server.service.keepsTrails() {
+				f.trail(in)
+			}
 			f.state = f.after(in, reply)
 			f.ends = tick(m.now) + ticks(f.server.service.lifetime(f.state))
 		}
@@ -440,7 +499,7 @@ func (m *model) answersUnknown(in *pkt) bool {
 func (m *model) open(s *service, in *pkt, k key, q int, isError bool, got result) error {
 	usable, _ := s.candidates(in.v6())
 	local := got.source
-	once := s.policy.OnePacket && k.proto == packet.UDP
+	once := s.policy.OnePacket && k.proto == packet.UDP && in.cut == 0
 	if (isError || got.reason != packet.OK) && !once {
 		chosen, ok := m.peek(k)
 		if !ok {
@@ -470,6 +529,9 @@ func (m *model) open(s *service, in *pkt, k key, q int, isError bool, got result
 			}
 		}
 		f.state = f.after(in, false)
+		if k.proto == packet.UDP && (isError || s.policy.OnePacket) {
+			f.state = "brief"
+		}
 		f.ends = tick(m.now) + ticks(f.server.service.lifetime(f.state))
 		total, bucket := m.total, m.errors[q]
 		m.total.Flows++

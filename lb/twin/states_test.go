@@ -168,7 +168,9 @@ func (f *flow) after(p *pkt, reply bool) string {
 		state = map[uint8]string{packet.TCP: "NO", packet.SCTP: "sNO", packet.UDP: "UDP"}[f.client.proto]
 	}
 	switch {
-	case event == "peek" || event == "more" || event == "datagram":
+	case event == "datagram":
+		return "UDP"
+	case event == "peek" || event == "more":
 		return state
 	case event == "none":
 		return "CL"
@@ -188,7 +190,7 @@ var lifetimes = map[string]struct {
 	"NO": {lb.TCPNone, 2}, "ES": {lb.TCPEstablished, 900}, "SS": {lb.TCPSynSent, 120}, "SR": {lb.TCPSynRecv, 60},
 	"FW": {lb.TCPFinWait, 120}, "TW": {lb.TCPTimeWait, 120}, "CL": {lb.TCPClose, 10}, "CW": {lb.TCPCloseWait, 60},
 	"LA": {lb.TCPLastAck, 30}, "LI": {lb.TCPListen, 120}, "SA": {lb.TCPSynAck, 120},
-	"UDP": {lb.UDPNormal, 300},
+	"UDP": {lb.UDPNormal, 300}, "brief": {lb.UDPBrief, 3},
 	"sNO": {lb.SCTPNone, 2}, "sI1": {lb.SCTPInit1, 4}, "sIN": {lb.SCTPInit, 61}, "sCS": {lb.SCTPCookieSent, 61},
 	"sCR": {lb.SCTPCookieReplied, 61}, "sCW": {lb.SCTPCookieWait, 61}, "sCO": {lb.SCTPCookie, 61}, "sCE": {lb.SCTPCookieEchoed, 61},
 	"sES": {lb.SCTPEstablished, 900}, "sSS": {lb.SCTPShutdownSent, 61}, "sSR": {lb.SCTPShutdownReceived, 61},
