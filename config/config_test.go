@@ -27,6 +27,7 @@ policy:
   secure_tcp: true
   reuse: 3
   removed: keep
+  down: serve
   drain: 30s
   expire_quiesced_templates: true
   schedule_icmp: true
@@ -67,7 +68,7 @@ services:
     bgp: {communities: ["65011:9"], local_preference: 300, med: 20, prepend: 2, peers: [eth0]}
     health: {type: none}
     timeouts: {tcp: 5s}
-    policy: {sloppy: false, reuse: 0, removed: reset, drain: 0s, clamp_mss: auto}
+    policy: {sloppy: false, reuse: 0, removed: reset, down: keep, drain: 0s, clamp_mss: auto}
     real_servers:
       - {address: 192.0.2.21, weight: 0, max_flows: 9, min_flows: 7}
       - {address: "2001:db8::22", mode: dr}
@@ -80,7 +81,7 @@ lan = {announce = "off", interfaces = ["eth0", "eth1"]}
 limits = {flows = 1000, answers = 500}
 timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_closed = "2s"}
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
-policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
+policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", down = "serve", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
 announcement = {vip_up = "all", hold_down = "5s", med_span = 100}
 [bgp]
@@ -134,7 +135,7 @@ sorry_server = "192.0.2.99"
 bgp = {communities = ["65011:9"], local_preference = 300, med = 20, prepend = 2, peers = ["eth0"]}
 health = {type = "none"}
 timeouts = {tcp = "5s"}
-policy = {sloppy = false, reuse = 0, removed = "reset", drain = "0s", clamp_mss = "auto"}
+policy = {sloppy = false, reuse = 0, removed = "reset", down = "keep", drain = "0s", clamp_mss = "auto"}
 real_servers = [{address = "192.0.2.21", weight = 0, max_flows = 9, min_flows = 7}, {address = "2001:db8::22", mode = "dr"}]
 `
 
@@ -146,7 +147,7 @@ const fullJSON = `{
 "limits": {"flows": 1000, "answers": 500},
 "timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m", "tcp_syn_recv": "5s", "sctp_closed": "2s"},
 "defence": {"drop_entry": "auto", "drop_packet": "always", "secure_tcp": "auto", "drop_rate": 4, "free_flows": 20, "free_memory": 128},
-"policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "drain": "30s",
+"policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "down": "serve", "drain": "30s",
   "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
 "announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100},
@@ -167,7 +168,7 @@ const fullJSON = `{
   "on_no_server": "reset", "announce": false, "quorum": 1, "sorry_server": "192.0.2.99",
   "bgp": {"communities": ["65011:9"], "local_preference": 300, "med": 20, "prepend": 2, "peers": ["eth0"]}, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
-  "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "drain": "0s", "clamp_mss": "auto"},
+  "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "down": "keep", "drain": "0s", "clamp_mss": "auto"},
   "real_servers": [{"address": "192.0.2.21", "weight": 0, "max_flows": 9, "min_flows": 7}, {"address": "2001:db8::22", "mode": "dr"}]
 }]}`
 
@@ -183,7 +184,7 @@ var fullConfig = &Config{
 	Timeouts: fullTimeouts(10 * time.Minute),
 	Defence:  Defence{DropEntry: DefenceAuto, DropPacket: DefenceAlways, SecureTCP: DefenceAuto, DropRate: 4, FreeFlows: 20, FreeMemory: 128},
 	Policy: Policy{
-		OnePacket: new(true), Sloppy: new(true), SecureTCP: new(true), Reuse: new(3), Removed: new(RemovedKeep),
+		OnePacket: new(true), Sloppy: new(true), SecureTCP: new(true), Reuse: new(3), Removed: new(RemovedKeep), Down: new(RemovedServe),
 		Drain: new(30 * time.Second), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
 		AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(MSS(1400)),
 	},
@@ -219,7 +220,7 @@ var fullConfig = &Config{
 		BGP:         ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"}, Quorum: 1, SorryServer: netip.MustParseAddrPort("192.0.2.99:0"),
 		Timeouts: fullTimeouts(5 * time.Second),
 		Policy: Policy{
-			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset),
+			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset), Down: new(RemovedKeep),
 			Drain: new(time.Duration(0)), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
 			AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(AutoMSS),
 		},

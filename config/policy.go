@@ -13,6 +13,7 @@ type Policy struct {
 	SecureTCP               *bool          `mapstructure:"secure_tcp"`
 	Reuse                   *int           `mapstructure:"reuse"` // bit mask, as IPVS's conn_reuse_mode
 	Removed                 *Removed       `mapstructure:"removed"`
+	Down                    *Removed       `mapstructure:"down"`  // likewise, of one that is down
 	Drain                   *time.Duration `mapstructure:"drain"` // 0: no deadline
 	ExpireQuiescedTemplates *bool          `mapstructure:"expire_quiesced_templates"`
 	ScheduleICMP            *bool          `mapstructure:"schedule_icmp"`
@@ -52,6 +53,7 @@ func defaultPolicy() Policy {
 		SecureTCP:               new(false),
 		Reuse:                   new(1),
 		Removed:                 new(RemovedServe),
+		Down:                    new(RemovedReset),
 		Drain:                   new(time.Duration(0)),
 		ExpireQuiescedTemplates: new(false),
 		ScheduleICMP:            new(false),
@@ -82,6 +84,9 @@ func (fs *faults) checkPolicy(path string, p, from *Policy) {
 	}
 	if p.Removed != from.Removed {
 		oneOf(fs, path+".removed", *p.Removed, RemovedServe, RemovedKeep, RemovedReschedule, RemovedReset)
+	}
+	if p.Down != from.Down {
+		oneOf(fs, path+".down", *p.Down, RemovedServe, RemovedKeep, RemovedReschedule, RemovedReset)
 	}
 	if d := *p.Drain; p.Drain != from.Drain && (d < 0 || d > maxTimeout) {
 		fs.add(path+".drain", "%v is out of range, 0s to %v", d, maxTimeout)

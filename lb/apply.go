@@ -239,6 +239,10 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 		answerFrom: addrOf(c.AnswerFrom),
 		mapped:     s.mapped(),
 	}
+	if how := rs.flowsDo(); how != RemovedServe {
+		rs.judged = true
+		rs.fates = [2]fate{fateOf(how, true), fateOf(how, true)}
+	}
 	for _, i := range known[rs.Endpoint] {
 		was := a.servers[i]
 		rs.load = was.load

@@ -44,7 +44,7 @@ type Listen struct {
 type RealServerConfig struct {
 	Address netip.AddrPort // port 0 keeps the port that the client asked for
 	Weight  int            // 0: gets no new flows
-	Down    bool           // with Weight 0: nor do clients that are persistent to it come back
+	Down    bool           // with Weight 0: nor do clients that are persistent to it come back, and its flows do as Policy.Down says
 	Mode    Mode           // built for this service and real server by modes.New
 
 	// AnswerFrom is the address of the director's from which the real server is

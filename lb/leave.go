@@ -6,30 +6,41 @@ import (
 	"github.com/uvs-project/uvs/packet"
 )
 
-// Flows end because their real server left: it was removed and
-// Policy.Removed says not to keep them, or Policy.Drain is over since its
+// Flows end because their real server left: it was removed, or is down, and
+// Policy.Removed or Policy.Down says not to keep them, or Policy.Drain is over since its
 // weight became 0 or it was removed.
 //
 // Whoever leaves is noted by Apply. Tick knows the time: it marks those whose
 // flows are to end, and walks once through the table, chunk by chunk, for all
 // that were marked since the last walk.
 
+// flowsDo is what becomes of the flows of r.
+func (r *RealServer) flowsDo() Removed {
+	switch {
+	case r.removed:
+		return r.service.policy.Removed
+	case r.Down:
+		return r.service.policy.Down
+	}
+	return RemovedServe
+}
+
 // leaving says whether the flows of r are to end before their time.
 func (r *RealServer) leaving() bool {
 	p := &r.service.policy
-	return r.removed && p.Removed >= RemovedReschedule || (r.removed || r.Weight == 0) && p.Drain > 0
+	return r.flowsDo() >= RemovedReschedule || (r.removed || r.Weight == 0) && p.Drain > 0
 }
 
 // over says whether that time has come.
 func (r *RealServer) over(now time.Duration) bool {
 	p := &r.service.policy
-	return r.removed && p.Removed >= RemovedReschedule || now-r.leftAt >= p.Drain
+	return r.flowsDo() >= RemovedReschedule || now-r.leftAt >= p.Drain
 }
 
 // refuses says whether the flow of entry e stays so that whoever of its ends
 // sends is reset.
 func (r *RealServer) refuses(e *entry) bool {
-	return r.removed && r.service.policy.Removed == RemovedReset && e.tuple.Proto == packet.TCP
+	return r.flowsDo() == RemovedReset && e.tuple.Proto == packet.TCP
 }
 
 // noteLeaving finds the real servers of a whose flows are to end, and takes

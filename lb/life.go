@@ -9,7 +9,7 @@ const (
 	unknown outcome = iota // no flow has the packet
 	known                  // the flow's life was taken on
 
-	// Of a flow whose real server was removed. Its life stays as it is.
+	// Of a flow whose real server was removed, or is down. Its life stays as it is.
 	barred  // the packet has to be dropped
 	refused // its sender has to be reset
 )
@@ -31,7 +31,8 @@ func (r *RealServer) replaces(e *entry) bool {
 	return false
 }
 
-// A fate is what becomes of the packets of flows whose real server was removed.
+// A fate is what becomes of the packets of flows whose real server was removed,
+// or is down.
 type fate uint8
 
 const (
@@ -42,7 +43,7 @@ const (
 	fateReset              // the sender is reset
 )
 
-// fateOf is the fate of a removed real server's flows with clients of one
+// fateOf is the fate of such a real server's flows with clients of one
 // address family. Once that has no service left at all, IPVS lets all its
 // packets pass (ip_vs_unregister_hooks).
 func fateOf(how Removed, familyServed bool) fate {
@@ -60,7 +61,7 @@ func fateOf(how Removed, familyServed bool) fate {
 	return fateServe
 }
 
-// judge says what becomes of one packet of a flow of the removed real server r.
+// judge says what becomes of one packet of a flow of the judged real server r.
 // ends says that the flow ends by it.
 func (r *RealServer) judge(t *packet.Tuple, d Direction, ev event, anew bool) (o outcome, ends bool) {
 	switch r.fates[familyIndex(t.Family)] {

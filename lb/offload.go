@@ -53,7 +53,7 @@ func (r *record) accountOf(d Direction) uint32 { return r.id*2 + uint32(d) }
 // offer hands the flow f over if it is still there. It is offered with the
 // flow's lock held, so that who removes the flow withdraws it afterwards.
 func (t *Table) offer(f *Flow) {
-	if s := f.Server.service; !f.State.offerable() || s.keepTrails || f.Server.removed && s.policy.Removed != RemovedServe {
+	if s := f.Server.service; !f.State.offerable() || s.keepTrails || f.Server.flowsDo() != RemovedServe {
 		return // a reset needs to know how far the flow has come, and who was removed is not to be served unseen
 	}
 	hash := f.Tuple.Hash(t.seed)
@@ -114,7 +114,9 @@ func (t *Table) entryLocked(s *shard, key *packet.Tuple, hash uint64) uint32 {
 // carriesAs says whether every flow of s that the Offload carries may stay
 // there under next: weights, timeouts and listens are nothing to it.
 func (s *service) carriesAs(next *service) bool {
-	return s.policy == next.policy && slices.EqualFunc(s.set, next.set, func(a, b *RealServer) bool { return a.record == b.record })
+	return s.policy == next.policy && slices.EqualFunc(s.set, next.set, func(a, b *RealServer) bool {
+		return a.record == b.record && a.flowsDo() == b.flowsDo()
+	})
 }
 
 // takeBack makes every flow come up again, after a change that may concern

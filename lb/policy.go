@@ -34,6 +34,9 @@ type Policy struct {
 	// Removed is what becomes of the flows of a removed real server.
 	Removed Removed
 
+	// Down is what becomes of the flows of a real server that is down, likewise.
+	Down Removed
+
 	// Drain is how long after its weight became 0, or after it was removed, the
 	// flows of a real server may last at most; 0: until they end by themselves.
 	Drain time.Duration
@@ -81,7 +84,7 @@ const (
 )
 
 // Removed says what becomes of the flows of a real server that is no longer in
-// its service, or whose service is gone.
+// its service, or whose service is gone, or that is down.
 type Removed uint8
 
 const (
@@ -107,7 +110,9 @@ const (
 )
 
 // DefaultPolicy is what suits an operator best who did not choose.
-func DefaultPolicy() Policy { return Policy{Reuse: ReuseClosed, Removed: RemovedServe} }
+func DefaultPolicy() Policy {
+	return Policy{Reuse: ReuseClosed, Removed: RemovedServe, Down: RemovedReset}
+}
 
 // IPVSPolicy is what IPVS does with the default values of its sysctls.
 func IPVSPolicy() Policy { return Policy{Reuse: ReuseClosed, Removed: RemovedKeep} }
@@ -122,6 +127,8 @@ func (p *Policy) check() error {
 		return fmt.Errorf("policy: reuse %d is not within 0 and %d", p.Reuse, reuseAll)
 	case p.Removed >= numRemoved:
 		return fmt.Errorf("policy: removed %d is not known", p.Removed)
+	case p.Down >= numRemoved:
+		return fmt.Errorf("policy: down %d is not known", p.Down)
 	case p.Drain < 0 || p.Drain > maxTimeout:
 		return fmt.Errorf("policy: drain %v is not within 0 and %v", p.Drain, maxTimeout)
 	case p.ClampMSS < ClampAuto || p.ClampMSS > maxMSS:

@@ -31,7 +31,9 @@ type RealServer struct {
 	// Of one that is not in its service's set: removed from it, or there in
 	// another mode and replaced by that for new flows.
 	removed, replaced bool
-	fates             [2]fate // of flows with IPv4 and IPv6 clients, if removed
+
+	judged bool    // its flows have the fates below: it is removed, or down
+	fates  [2]fate // of flows with IPv4 and IPv6 clients
 
 	answerFrom packet.Addr // see RealServerConfig.AnswerFrom
 

@@ -25,7 +25,7 @@ func (a *account) settle(now *service, served [2]bool, byID []*RealServer) {
 		if p := present[was.Endpoint]; p != nil {
 			rs.replaced, rs.Weight = true, p.Weight
 		} else {
-			rs.removed = true
+			rs.removed, rs.judged = true, true
 			for family := range rs.fates {
 				rs.fates[family] = fateOf(rs.service.policy.Removed, served[family])
 			}

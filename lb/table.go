@@ -280,7 +280,7 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	case int32(e.deadline-now) <= 0 && !t.followLocked(e, now) || anew && d == Request && rs.replaces(e),
 		e.state == UDPBrief && ev == udpDatagram && d == Request && rs.service.policy.OnePacket:
 		ends, count = true, &s.expired
-	case rs.removed:
+	case rs.judged:
 		o, ends = rs.judge(&e.tuple, d, ev, anew)
 	}
 	if ends {

@@ -173,6 +173,7 @@ func policy(p *config.Policy) lb.Policy {
 		SecureTCP:               *p.SecureTCP,
 		Reuse:                   lb.Reuse(*p.Reuse),
 		Removed:                 removed[*p.Removed],
+		Down:                    removed[*p.Down],
 		Drain:                   *p.Drain,
 		ExpireQuiescedTemplates: *p.ExpireQuiescedTemplates,
 		ScheduleICMP:            *p.ScheduleICMP,
