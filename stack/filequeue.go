@@ -58,13 +58,18 @@ func (q *fileQueue) Write(b []byte) error {
 	}
 }
 
-// attentive is how long Wait waits without telling the Go scheduler. While
-// packets come more often than that, the scheduler would take the processor
-// away from the waiting thread and give it back for each of them, and its
-// monitor would wake up every 20 microseconds to do so: a quarter of the
-// director's CPU time under HTTP requests. A collection of garbage does not
-// wait so long: it interrupts the thread by a signal.
-const attentive = time.Millisecond
+// attentive is the longest that Wait waits without telling the Go scheduler.
+// While packets come more often than that, the scheduler would take the
+// processor away from the waiting thread and give it back for each of them, and
+// its monitor would wake up every 20 microseconds to do so: a quarter of the
+// director's CPU time under HTTP requests.
+//
+// Usually it is not so long: who needs the processor, be it for a collection of
+// garbage or because the goroutine has had it for 10 ms, interrupts the thread
+// by a signal. It is so long because the kernel arms the machine's timer for a
+// wait that ends before its next tick, and again when a packet ends it: on a
+// virtual machine a microsecond and more of every wake-up.
+const attentive = 100 * time.Millisecond
 
 // Wait implements Queue.
 func (q *fileQueue) Wait() error {
@@ -74,10 +79,10 @@ func (q *fileQueue) Wait() error {
 		uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
 	var err error
 	switch {
+	case errno == unix.EINTR, errno == 0 && n == 0:
+		_, err = unix.Ppoll(fds[:], nil, nil)
 	case errno != 0:
 		err = errno
-	case n == 0:
-		_, err = unix.Ppoll(fds[:], nil, nil)
 	}
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("wait for a packet: %w", err)
