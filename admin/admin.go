@@ -3,12 +3,15 @@
 // A [Server] answers over HTTP on a unix socket, which only those may open who
 // may use the director, and on a TCP port for monitoring:
 //
-//	unix socket   GET /v1/state   the [State] as JSON
-//	both          GET /healthz    200 while packets are carried
-//	              GET /metrics    for Prometheus
+//	unix socket   GET /v1/state      the [State] as JSON
+//	              GET /v1/drains     what is drained, a list of [DrainState]
+//	              POST /v1/drains    begins the drain of a [DrainRequest]
+//	              DELETE /v1/drains  undoes that of a [DrainTarget]
+//	both          GET /healthz       200 while packets are carried
+//	              GET /metrics       for Prometheus
 //
 // The socket is also the lock of the director: while one has it, no other can
-// start on it. [Fetch] is the client side.
+// start on it. [Fetch] and [Send] are the client side.
 package admin
 
 import (
@@ -27,6 +30,7 @@ type Handlers struct {
 	State   func() State
 	Metrics http.Handler
 	Healthy func() error // nil while packets are carried, else why not
+	Drains  Drainer
 }
 
 // The bounds of one exchange. Answers are small and their makers quick; who
@@ -86,7 +90,8 @@ func (s *Server) Run(ctx context.Context, h Handlers) error {
 	}
 	if s.socket != nil {
 		mux := h.monitoring()
-		mux.HandleFunc("GET /v1/state", h.state)
+		mux.HandleFunc("GET /v1/state", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.State()) })
+		h.Drains.handle(mux)
 		serve(s.socket.listener, mux)
 	}
 	if s.tcp != nil {
@@ -141,8 +146,9 @@ func (h *Handlers) healthz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-func (h *Handlers) state(w http.ResponseWriter, _ *http.Request) {
-	b, err := json.Marshal(h.State())
+// answer sends v as JSON.
+func answer(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,13 +17,27 @@ import (
 // Fetch asks the director behind the unix socket for path and decodes its
 // answer into v. A *json.RawMessage takes it as it came.
 func Fetch(ctx context.Context, socket, path string, v any) error {
+	return ask(ctx, socket, http.MethodGet, path, nil, v)
+}
+
+// Send asks the director behind the unix socket to do something, by POST or
+// DELETE, with request as the body.
+func Send(ctx context.Context, socket, method, path string, request any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	return ask(ctx, socket, method, path, bytes.NewReader(body), new(json.RawMessage))
+}
+
+func ask(ctx context.Context, socket, method, path string, body io.Reader, v any) error {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://uvs"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://uvs"+path, body)
 	if err != nil {
 		return err
 	}
@@ -31,14 +46,17 @@ func Fetch(ctx context.Context, socket, path string, v any) error {
 		return dialError(socket, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	got, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return fmt.Errorf("director at %s: %w", socket, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("director at %s: %s: %s", socket, resp.Status, strings.TrimSpace(string(body)))
+	if resp.StatusCode == http.StatusUnprocessableEntity {
+		return errors.New(strings.TrimSpace(string(got)))
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("director at %s: %s: %s", socket, resp.Status, strings.TrimSpace(string(got)))
+	}
+	if err := json.Unmarshal(got, v); err != nil {
 		return fmt.Errorf("director at %s: %w", socket, err)
 	}
 	return nil

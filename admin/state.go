@@ -22,6 +22,7 @@ type State struct {
 	BGP      []PeerState       `json:"bgp"`   // in the order of the configuration
 	Total    Measured          `json:"total"` // of all services, those that were removed too
 	Services []ServiceState    `json:"services"`
+	Drains   []DrainState      `json:"drains"`
 }
 
 // ConfigState is the configuration in force.

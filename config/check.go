@@ -19,6 +19,10 @@ func (fs *faults) check(o Options) {
 	fs.between("limits.flows", fs.cfg.Limits.Flows, 1, maxFlows)
 	fs.between("limits.answers", fs.cfg.Limits.Answers, 0, maxAnswers)
 	fs.checkTimeouts("timeouts", &fs.cfg.Timeouts, new(Timeouts))
+	fs.duration("drain.deadline", fs.cfg.Drain.Deadline, 0, maxDrain)
+	fs.duration("drain.quiet", fs.cfg.Drain.Quiet, 0, maxDrain)
+	fs.between("drain.flows", fs.cfg.Drain.Flows, 0, maxFlows)
+	fs.between("drain.prepend", fs.cfg.Drain.Prepend, 0, maxPrepend)
 	fs.checkPolicy("policy", &fs.cfg.Policy, nil)
 	fs.checkDefence()
 	fs.checkAdmin()
@@ -35,6 +39,8 @@ const (
 
 	minTable = 256   // those below are the kernel's
 	maxTable = 32756 // its ten rules come before the kernel's rule for the table main, 32766
+
+	maxDrain = 24 * time.Hour // who waits longer has forgotten it
 
 	maxSlowStart = time.Hour // a cache that takes longer to fill is no reason to keep clients away
 

@@ -18,6 +18,7 @@ package config
 import (
 	"net/netip"
 	"os"
+	"time"
 )
 
 // Config is a whole configuration file.
@@ -33,6 +34,7 @@ type Config struct {
 	Admin        Admin        `mapstructure:"admin"`
 	BGP          BGP          `mapstructure:"bgp"`
 	Announcement Announcement `mapstructure:"announcement"`
+	Drain        Drain        `mapstructure:"drain"`
 	Services     []Service    `mapstructure:"services"`
 }
 
@@ -121,6 +123,15 @@ const (
 	DefenceAlways DefenceMode = "always"
 )
 
+// Drain is how a director with BGP leaves on SIGTERM, so that its clients find
+// another one first.
+type Drain struct {
+	Deadline time.Duration `mapstructure:"deadline"` // at the latest; 0: at once
+	Flows    int           `mapstructure:"flows"`    // sooner, when so many active flows are left
+	Quiet    time.Duration `mapstructure:"quiet"`    // sooner, when no packet has come for so long; 0 does not count
+	Prepend  int           `mapstructure:"prepend"`  // how often the AS is prepended meanwhile, for routers that know no GRACEFUL_SHUTDOWN
+}
+
 // Admin is where the director is asked for its state.
 type Admin struct {
 	Socket string         `mapstructure:"socket"` // path of the unix socket; empty: none
@@ -147,5 +158,6 @@ func Default() Config {
 		},
 		BGP:          BGP{ListenPort: -1},
 		Announcement: Announcement{VIPUp: VIPUpAny},
+		Drain:        Drain{Deadline: 8 * time.Second, Quiet: 2 * time.Second},
 	}
 }

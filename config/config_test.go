@@ -36,6 +36,7 @@ policy:
   clamp_mss: 1400
 admin: {socket: /tmp/uvs.sock, listen: "[::1]:9999"}
 announcement: {vip_up: all, hold_down: 5s, med_span: 100}
+drain: {deadline: 20s, flows: 5, quiet: 3s, prepend: 2}
 bgp:
   as: 65011
   router_id: 192.0.2.1
@@ -84,6 +85,7 @@ defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", dro
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", down = "serve", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
 announcement = {vip_up = "all", hold_down = "5s", med_span = 100}
+drain = {deadline = "20s", flows = 5, quiet = "3s", prepend = 2}
 [bgp]
 as = 65011
 router_id = "192.0.2.1"
@@ -151,6 +153,7 @@ const fullJSON = `{
   "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
 "announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100},
+"drain": {"deadline": "20s", "flows": 5, "quiet": "3s", "prepend": 2},
 "bgp": {"as": 65011, "router_id": "192.0.2.1", "listen_port": 1179, "graceful_restart": "off",
   "communities": ["site", "no-export"], "community_names": [{"name": "site", "value": "65011:1:2"}],
   "local_preference": 200, "med": 10, "prepend": 1, "aggregates": [{"prefix": "203.0.113.0/24", "only": true}],
@@ -205,6 +208,7 @@ var fullConfig = &Config{
 		}},
 	},
 	Announcement: Announcement{VIPUp: VIPUpAll, HoldDown: 5 * time.Second, MEDSpan: 100},
+	Drain:        Drain{Deadline: 20 * time.Second, Flows: 5, Quiet: 3 * time.Second, Prepend: 2},
 	Services: []Service{{
 		Name: "web",
 		Listen: []Listen{

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/uvs-project/uvs/bgp"
+	"github.com/uvs-project/uvs/drain"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/stack"
@@ -68,6 +69,8 @@ const (
 	BFDPackets    = "uvs_bfd_packets_total"
 	BFDInvalid    = "uvs_bfd_invalid_packets_total"
 
+	DrainPhase     = "uvs_drain_phase"
+	DrainFlows     = "uvs_drain_flows"
 	LaneUp         = "uvs_fast_lane_up"
 	TUNReads       = "uvs_tun_queue_reads_total"
 	TUNReadBytes   = "uvs_tun_queue_read_bytes_total"
@@ -93,6 +96,7 @@ type Source struct {
 	Reload   func() Reload
 	Routers  func() bgp.Stats // nil: no BGP
 	FastLane bool             // it is on
+	Drains   func() []drain.Status
 }
 
 // Reload says how the configuration was read.
@@ -155,19 +159,26 @@ var (
 	buildInfoDesc        = desc(BuildInfo, "1; the version is in the labels.", "version", "go_version")
 	tunInfoDesc          = desc(TUNInfo, "1; the TUN device and the offloads that the kernel granted it are in the labels.", "device", "offloads")
 	laneUpDesc           = desc(LaneUp, "Whether the fast lane is on.")
+	drainPhaseDesc       = desc(DrainPhase, "1 for the phase that the drain of the target is in: leaving or gone.", "target", "phase")
+	drainFlowsDesc       = desc(DrainFlows, "Active flows that the target has left.", "target")
 	reloadSuccessfulDesc = desc(ReloadSuccessful, "Whether the last reload of the configuration succeeded.")
 	reloadTimestampDesc  = desc(ReloadTimestamp, "When the configuration in force was read.")
 	reloadsDesc          = desc(Reloads, "Reloads of the configuration.", "result")
 )
 
 func (*director) Describe(ch chan<- *prometheus.Desc) {
-	describe(ch, buildInfoDesc, tunInfoDesc, laneUpDesc, reloadSuccessfulDesc, reloadTimestampDesc, reloadsDesc)
+	describe(ch, buildInfoDesc, tunInfoDesc, laneUpDesc, drainPhaseDesc, drainFlowsDesc, reloadSuccessfulDesc, reloadTimestampDesc, reloadsDesc)
 }
 
 func (c *director) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, buildInfoDesc, 1, c.source.Version, runtime.Version())
 	gauge(ch, tunInfoDesc, 1, c.source.Device, c.source.Offloads)
 	gauge(ch, laneUpDesc, oneIf(c.source.FastLane))
+	for _, s := range c.source.Drains() {
+		gauge(ch, drainPhaseDesc, oneIf(s.Phase == drain.Leaving), s.Target.String(), string(drain.Leaving))
+		gauge(ch, drainPhaseDesc, oneIf(s.Phase == drain.Gone), s.Target.String(), string(drain.Gone))
+		gauge(ch, drainFlowsDesc, float64(s.Left), s.Target.String())
+	}
 	r := c.source.Reload()
 	gauge(ch, reloadSuccessfulDesc, oneIf(!r.LastBad))
 	gauge(ch, reloadTimestampDesc, float64(r.Loaded.UnixMilli())/1000)

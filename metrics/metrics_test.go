@@ -17,6 +17,7 @@ import (
 
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/bgp/bfd"
+	"github.com/uvs-project/uvs/drain"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
@@ -77,7 +78,10 @@ func busy() Source {
 			}
 		},
 		FastLane: true,
-		Reload:   func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
+		Drains: func() []drain.Status {
+			return []drain.Status{{Target: drain.Target{Node: true}, Phase: drain.Leaving, Left: 47}}
+		},
+		Reload: func() Reload { return Reload{Loaded: time.Unix(1700000000, 0), Good: 71, Bad: 72, LastBad: true} },
 	}
 }
 
@@ -123,6 +127,9 @@ func TestScrape(t *testing.T) {
 		`uvs_bfd_packets_total{direction="in",peer="192.0.2.254"} 98`,
 		`uvs_bfd_invalid_packets_total 99`,
 		`uvs_fast_lane_up 1`,
+		`uvs_drain_phase{phase="leaving",target="node"} 1`,
+		`uvs_drain_phase{phase="gone",target="node"} 0`,
+		`uvs_drain_flows{target="node"} 47`,
 		`uvs_flows_in_fast_lane 46`,
 		`uvs_packets_total{direction="in",mode="nat",service="web"} 10`,
 		`uvs_packets_total{direction="out",mode="dr",service="web"} 22`,

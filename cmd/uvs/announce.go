@@ -33,13 +33,13 @@ func (d *director) announce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.speaker.Announce(ctx, routes)
+	return d.speaker.Announce(ctx, d.withDrains(cfg, routes))
 }
 
 // decide judges the VIPs by the health of this moment and logs those whose
 // verdict has changed. d.announcing is held.
 func (d *director) decide(cfg *config.Config, p *plan) map[netip.Addr]announce.Verdict {
-	known := byServer(d.health.Status())
+	known := byServer(d.status())
 	var services []announce.Service
 	for i := range cfg.Services {
 		if cfg.Services[i].Announce {

@@ -174,7 +174,7 @@ func (d *director) applyHealth() error {
 	var errs []error
 	for _, s := range d.applied.balance.Services {
 		if all, ok := changed[s.Name]; ok {
-			errs = append(errs, d.balancer.UpdateService(d.applied.weightedService(s, byServer(all))))
+			errs = append(errs, d.balancer.UpdateService(d.applied.weightedService(s, byServer(d.markDrained(all)))))
 		}
 	}
 	return errors.Join(errs...)

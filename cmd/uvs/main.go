@@ -70,6 +70,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`
 	root.AddCommand(
 		newCheck(),
 		newDemo(),
+		newDrain(),
 		newRealserver(),
 		newReplay(),
 		newRun(),

@@ -25,6 +25,7 @@ func (d *director) state() admin.State {
 			Name: d.tun.Name(), Queues: len(road.Queues), Offloads: d.tun.Offloads(), Egress: string(d.cfg.Device.Egress), FastLane: d.laneState(),
 		},
 		Warnings: d.warnings,
+		Drains:   d.drainStates(),
 		Flows: admin.FlowState{
 			Now: balance.Flows.Now, InLane: balance.Flows.Offered, Limit: balance.Flows.Limit,
 			Created: balance.Flows.Created, Expired: balance.Flows.Expired,
@@ -46,7 +47,7 @@ func (d *director) state() admin.State {
 	if d.failed != nil {
 		s.Config.LastError = d.failed.Error()
 	}
-	known := byServer(d.health.Status())
+	known := byServer(d.status())
 	for i := range balance.Services {
 		s.Services = append(s.Services, serviceState(&balance.Services[i], known))
 	}
@@ -125,6 +126,7 @@ func (d *director) source() metrics.Source {
 		Health:   d.health.Status,
 		Routers:  d.routers(),
 		FastLane: d.lane != nil,
+		Drains:   d.drains.All,
 		Reload: func() metrics.Reload {
 			d.mu.Lock()
 			defer d.mu.Unlock()

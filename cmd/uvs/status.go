@@ -87,6 +87,9 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 	for _, reason := range slices.Sorted(maps.Keys(s.Lost)) {
 		fmt.Fprintf(t, "lost on the way out\t%d %s\n", s.Lost[reason], reason)
 	}
+	for i := range s.Drains {
+		fmt.Fprintf(t, "drained\t%s\n", drainLine(&s.Drains[i], now))
+	}
 	for _, warning := range s.Warnings {
 		fmt.Fprintf(t, "warning\t%s\n", warning)
 	}

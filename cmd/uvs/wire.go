@@ -16,6 +16,7 @@ import (
 	"github.com/uvs-project/uvs/announce"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/drain"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/metrics"
@@ -48,7 +49,10 @@ type director struct {
 	speaker  *bgp.Speaker // nil: no section bgp
 	lane     *lane        // nil: there is none
 	laneOff  string       // why
-	health   *health.Monitor
+	drains   drain.Drains
+
+	exitWhenGone atomic.Bool // the drain of the node ends the director
+	health       *health.Monitor
 
 	healthChanged chan struct{}  // holds one token after a change
 	carrying      atomic.Bool    // packets are carried
@@ -158,10 +162,10 @@ func (d *director) close() error {
 	return errors.Join(errs...)
 }
 
-// run carries packets until ctx ends or a part fails. Whenever hup receives,
-// the configuration that load returns is put into force. The director is
-// closed after it.
-func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*config.Config, error)) error {
+// run carries packets until ctx ends, leave receives or a part fails. Whenever
+// hup receives, the configuration that load returns is put into force. The
+// director is closed after it.
+func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load func() (*config.Config, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Parts stop in the reverse order. The host's steering goes before the
@@ -169,7 +173,7 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 	// that ask or change the host before that.
 	d.onClose(startParts(ctx, cancel, []part{
 		{"admin", func(ctx context.Context) error {
-			return d.admin.Run(ctx, admin.Handlers{State: d.state, Metrics: metrics.Handler(d.source()), Healthy: d.healthy})
+			return d.admin.Run(ctx, admin.Handlers{State: d.state, Metrics: metrics.Handler(d.source()), Healthy: d.healthy, Drains: d.drainer()})
 		}},
 		{"flow table", func(ctx context.Context) error { return d.balancer.Run(ctx, d.road.Now) }},
 		{"road", d.road.Run},
@@ -187,6 +191,7 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 	d.carrying.Store(true)
 	last := []part{
 		{"routes", d.followRoutes},
+		{"drains", d.followDrains},
 		{"reload", func(ctx context.Context) error { return d.reloadOn(ctx, hup, load) }},
 	}
 	if err := d.announce(ctx); err != nil {
@@ -200,7 +205,11 @@ func (d *director) run(ctx context.Context, hup <-chan os.Signal, load func() (*
 	}
 	d.onClose(startParts(ctx, cancel, last).stop)
 
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-leave:
+		d.leave(ctx, leave)
+	}
 	d.carrying.Store(false)
 	d.log.Info("stopping")
 	return d.close()
@@ -260,7 +269,7 @@ func (d *director) balance(p *plan) error {
 	defer d.applying.Unlock()
 	d.setPathMTUs(p.servers)
 	d.health.Set(p.members)
-	if err := d.balancer.Apply(p.weighted(d.health.Status())); err != nil {
+	if err := d.balancer.Apply(p.weighted(d.status())); err != nil {
 		return err
 	}
 	d.applied = p
