@@ -50,7 +50,11 @@ type FlowState struct {
 	Evicted uint64 `json:"evicted"` // because the table was full
 	Dropped uint64 `json:"dropped"` // by drop_entry
 	Ended   uint64 `json:"ended"`   // by policy.removed or policy.drain
-	InLane  int    `json:"in_lane"` // of Now: flows that the fast lane may carry
+
+	Resets     uint64 `json:"resets"`      // that told an end of its connection's end
+	ResetsLost uint64 `json:"resets_lost"` // and those for which too many waited
+
+	InLane int `json:"in_lane"` // of Now: flows that the fast lane may carry
 }
 
 // DefenceState is what is given up just now, and under which pressure.

@@ -36,6 +36,7 @@ var (
 	flowsLimitDesc   = desc(FlowsLimit, "Most flows that the table takes.")
 	flowsCreatedDesc = desc(FlowsCreated, "Flows created.")
 	flowsExpiredDesc = desc(FlowsExpired, "Flows ended: by timeout, evicted because the table was full, dropped by the defence drop_entry, or with their real server by policy.removed or policy.drain.", "reason")
+	flowResetsDesc   = desc(FlowResets, "Resets that told an end of its connection's end, sent or lost because too many waited.", "result")
 	defenceDesc      = desc(DefenceActive, "Whether a defence is on.", "defence")
 	lookupsDesc      = desc(FlowLookups, "Packets to services by how they found their flow: miss_syn may open one, miss_nonsyn belongs to a flow that this director does not have.", "result")
 	notesDesc        = desc(Notes, "Packets that the balancer noted something about, whether it dropped or answered them.", "reason")
@@ -45,7 +46,7 @@ func (*balancer) Describe(ch chan<- *prometheus.Desc) {
 	describe(ch, openedDesc, packetsDesc, bytesDesc,
 		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerClientsDesc, realServerMaxFlowsDesc, realServerOverloadedDesc,
 		realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
-		flowsDesc, flowsInLaneDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, defenceDesc, lookupsDesc, notesDesc)
+		flowsDesc, flowsInLaneDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, flowResetsDesc, defenceDesc, lookupsDesc, notesDesc)
 }
 
 func (c *balancer) Collect(ch chan<- prometheus.Metric) {
@@ -62,6 +63,8 @@ func (c *balancer) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, flowsExpiredDesc, s.Flows.Evicted, "evicted")
 	counter(ch, flowsExpiredDesc, s.Flows.Dropped, "dropped")
 	counter(ch, flowsExpiredDesc, s.Flows.Ended, "server_left")
+	counter(ch, flowResetsDesc, s.Flows.Resets, "sent")
+	counter(ch, flowResetsDesc, s.Flows.ResetsLost, "lost")
 	gauge(ch, defenceDesc, oneIf(s.Defence.DropEntry), "drop_entry")
 	gauge(ch, defenceDesc, oneIf(s.Defence.DropRate > 0), "drop_packet")
 	gauge(ch, defenceDesc, oneIf(s.Defence.SecureTCP), "secure_tcp")

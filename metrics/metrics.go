@@ -52,6 +52,7 @@ const (
 	FlowsLimit    = "uvs_flows_limit"
 	FlowsCreated  = "uvs_flows_created_total"
 	FlowsExpired  = "uvs_flows_expired_total"
+	FlowResets    = "uvs_flow_resets_total"
 	DefenceActive = "uvs_defence_active"
 	FlowLookups   = "uvs_flow_lookups_total"
 	Notes         = "uvs_packet_notes_total"

@@ -43,7 +43,7 @@ func busy() Source {
 				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
 			},
 		}},
-		Flows:   lb.FlowStats{Offered: 46, Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35, Dropped: 36, Ended: 37},
+		Flows:   lb.FlowStats{Offered: 46, Now: 31, Limit: 32, Created: 33, Expired: 34, Evicted: 35, Dropped: 36, Ended: 37, Resets: 38, ResetsLost: 39},
 		Defence: lb.DefenceState{DropRate: 2},
 		Lookups: lb.Lookups{Hit: 41, MissSYN: 42, MissNonSYN: 43},
 	}
@@ -162,6 +162,7 @@ func TestScrape(t *testing.T) {
 		`uvs_flows_expired_total{reason="evicted"} 35`,
 		`uvs_flows_expired_total{reason="dropped"} 36`,
 		`uvs_flows_expired_total{reason="server_left"} 37`,
+		`uvs_flow_resets_total{result="sent"} 38`, `uvs_flow_resets_total{result="lost"} 39`,
 		`uvs_defence_active{defence="drop_entry"} 0`,
 		`uvs_defence_active{defence="drop_packet"} 1`,
 		`uvs_defence_active{defence="secure_tcp"} 0`,

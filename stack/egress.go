@@ -51,9 +51,14 @@ type egress struct {
 	count *counters
 }
 
-// send takes p out. Its bytes must stay as they are until flush.
+// send takes out p, which was read. Its bytes must stay as they are until flush.
 func (e *egress) send(p *packet.Packet, now time.Duration) {
 	e.tally.sent++
+	e.take(p, now)
+}
+
+// take takes p out, wherever it comes from.
+func (e *egress) take(p *packet.Packet, now time.Duration) {
 	hop := e.hop(p)
 	if p.NextHop.Family != 0 && hop != nil && p.SegmentLen() > hop.MTU {
 		p.FragmentTo(hop.MTU)

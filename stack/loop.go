@@ -30,6 +30,7 @@ type loop struct {
 	handler Handler
 	egress  egress
 	road    *Road
+	outbox  *outbox // of the first loop; nil: another's
 
 	room    []byte
 	packets [maxBatch]packet.Packet
@@ -66,15 +67,17 @@ func (l *loop) run() error {
 	return nil
 }
 
-// batch is one round: packets are read until there is none left or the batch
-// is full, then handled, then what leaves by link is sent. It says whether the
-// queue is drained.
+// batch is one round: what waits in the outbox is sent, then packets are read
+// until there is none left or the batch is full, then handled, then what leaves
+// by link is sent. It says whether there is nothing left.
 func (l *loop) batch() (drained bool, err error) {
+	more := l.emit()
 	n, drained, err := l.read()
 	if err != nil {
 		return false, err
 	}
-	if l.tally.packets == 0 {
+	drained = drained && !more
+	if l.tally == (tally{}) {
 		return drained, nil
 	}
 	l.carry(l.packets[:n], time.Since(l.road.start))

@@ -46,6 +46,7 @@ type Road struct {
 	beside    *beside
 	netstack  *netstack
 	fragments *fragments
+	outbox    outbox
 	start     time.Time   // where the Handler's time begins
 	stop      atomic.Bool // set when the loops shall end
 }
@@ -66,6 +67,9 @@ func New(tun TUN, handler func(queue int) Handler, o Options) (*Road, error) {
 	r.beside = newBeside(queues[0], handler(len(queues)))
 	for i, q := range queues {
 		l := newLoop(q, handler(i), r, o)
+		if i == 0 {
+			l.outbox = &r.outbox
+		}
 		r.loops = append(r.loops, l)
 		if o.Routes == nil {
 			continue

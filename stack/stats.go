@@ -37,7 +37,7 @@ func (s *Stats) Total() QueueStats {
 
 // QueueStats count what one queue did. A super-packet counts as one packet.
 type QueueStats struct {
-	Batches uint64 // rounds of read, handle, flush that found a packet
+	Batches uint64 // rounds of read, handle, flush that found a packet, or sent one of Emit
 	Waits   uint64 // times the queue ran dry and its goroutine slept
 	Packets uint64 // read from the TUN device
 	Bytes   uint64 // of those packets

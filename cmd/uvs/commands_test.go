@@ -138,7 +138,7 @@ func TestStatusPrintsTheState(t *testing.T) {
 		Config:   admin.ConfigState{File: "/etc/uvs.yaml", Loaded: start, LastError: "a: wrong\nb: wrong too"},
 		Device:   admin.DeviceState{Name: "uvs0", Queues: 2, Offloads: "checksum tso", Egress: "auto", FastLane: "on"},
 		Warnings: []string{"net.x is not 1"},
-		Flows:    admin.FlowState{Now: 1, Limit: 2, Created: 3, Expired: 4, Evicted: 5, Ended: 6, Dropped: 6, InLane: 34},
+		Flows:    admin.FlowState{Now: 1, Limit: 2, Created: 3, Expired: 4, Evicted: 5, Ended: 6, Resets: 7, ResetsLost: 8, Dropped: 6, InLane: 34},
 		Defence:  admin.DefenceState{DropEntry: true, DropPacket: 7, SecureTCP: true, FewFlows: true, LowMemory: true},
 		Lookups:  admin.LookupState{Hit: 6, MissSYN: 7, MissNonSYN: 8},
 		Packets:  admin.PacketState{Received: 9, Sent: 10, Passed: 11, Returned: 12, Dropped: 13, ByLink: 14, ByKernel: 15},
@@ -175,6 +175,7 @@ last reload failed   a: wrong
                      b: wrong too
 device               uvs0, 2 queues, offloads checksum tso, egress auto
 flows                1 of 2; 3 created, 4 expired, 5 evicted, 6 ended with their real server
+resets               7 sent to the ends of connections, 8 lost
 defence              drop_entry, drop_packet 1 in 7, secure_tcp; the flow table is nearly full; memory is low; 6 flows dropped
 fast lane            on; 34 flows
 per second           29 flows; 30 packets and 31 bytes in, 32 and 33 out

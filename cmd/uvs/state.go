@@ -30,6 +30,7 @@ func (d *director) state() admin.State {
 			Now: balance.Flows.Now, InLane: balance.Flows.Offered, Limit: balance.Flows.Limit,
 			Created: balance.Flows.Created, Expired: balance.Flows.Expired,
 			Evicted: balance.Flows.Evicted, Dropped: balance.Flows.Dropped, Ended: balance.Flows.Ended,
+			Resets: balance.Flows.Resets, ResetsLost: balance.Flows.ResetsLost,
 		},
 		Defence: admin.DefenceState{
 			DropEntry: balance.Defence.DropEntry, DropPacket: balance.Defence.DropRate, SecureTCP: balance.Defence.SecureTCP,

@@ -70,6 +70,9 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 	}
 	fmt.Fprintf(t, "device\t%s, %d queues, offloads %s, egress %s\n", s.Device.Name, s.Device.Queues, s.Device.Offloads, s.Device.Egress)
 	fmt.Fprintf(t, "flows\t%d of %d; %d created, %d expired, %d evicted, %d ended with their real server\n", s.Flows.Now, s.Flows.Limit, s.Flows.Created, s.Flows.Expired, s.Flows.Evicted, s.Flows.Ended)
+	if s.Flows.Resets+s.Flows.ResetsLost > 0 {
+		fmt.Fprintf(t, "resets\t%d sent to the ends of connections, %d lost\n", s.Flows.Resets, s.Flows.ResetsLost)
+	}
 	if on := defences(&s.Defence); on != "" {
 		fmt.Fprintf(t, "defence\t%s; %d flows dropped\n", on, s.Flows.Dropped)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/metrics"
+	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/stack"
 	"github.com/uvs-project/uvs/stack/host"
 )
@@ -114,6 +115,7 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	d.onClose(d.closeHost)
 
 	balance := lb.Options{Queues: queues + 1, Flows: cfg.Limits.Flows, Answers: cfg.Limits.Answers, EveryAnswer: cfg.Limits.Answers == 0, Memory: host.FreeMemory, OnDefence: d.defended}
+	balance.Emit = func(p *packet.Packet) bool { return d.road.Emit(p) } // the road is there before anything expires
 	if d.lane, d.laneOff, err = openLane(cfg, d.host, log); err != nil {
 		return nil, err
 	}
