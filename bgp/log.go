@@ -71,11 +71,25 @@ func (l *logger) reason(msg string, f gobgp.Fields) {
 	case "Peer Down":
 		l.peers.broke(key, downReason(f["Reason"]))
 	case "state changed":
-		// Before a session is established its end is not called Peer Down.
-		if why := fmt.Sprint(f["reason"]); f["new"] == "BGP_FSM_IDLE" && f["old"] != "BGP_FSM_ESTABLISHED" && brokenConnection[why] != "" {
-			l.peers.failed(l.log, key, brokenConnection[why]+" before the session was established")
+		switch {
+		case f["new"] == "BGP_FSM_ACTIVE":
+			l.peers.tries(key)
+		case f["new"] == "BGP_FSM_IDLE" && f["old"] != "BGP_FSM_ESTABLISHED":
+			// Before a session is established its end is not called Peer Down.
+			if why := beforeUp[fmt.Sprint(f["reason"])]; why != "" {
+				l.peers.ended(l.log, key, why)
+			}
 		}
 	}
+}
+
+// beforeUp is what ended a session before it was established, by GoBGP's word
+// for it. What a notification said that came then GoBGP does not tell.
+var beforeUp = map[string]string{
+	"invalid-msg":        "the peer refused the session, as one does that expects another AS of us; its log says why",
+	"read-failed":        "the peer closed the connection before the session was established",
+	"write-failed":       "the connection broke before the session was established",
+	"hold-timer-expired": "the peer was silent before the session was established",
 }
 
 // brokenConnection is GoBGP's word for what ends a session without a

@@ -74,7 +74,7 @@ type peerState struct {
 	PeerStats
 	addr     netip.Addr // not valid until the peer is found
 	password bool
-	cause    string // of the end of the session that is established; empty while it lives
+	cause    string // of the end of the session; empty while it lives or is tried
 	said     string // the error that was logged last, since the session's end
 }
 
@@ -192,6 +192,26 @@ func (t *peerTable) failed(log *slog.Logger, key, why string) {
 	}
 	p.said = why
 	log.Warn("no BGP session", "peer", p.Peer, "as", p.AS, "reason", why)
+}
+
+// tries notes that a session is tried anew.
+func (t *peerTable) tries(key string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.byKey[key]; p != nil {
+		p.cause = ""
+	}
+}
+
+// ended is failed, unless a better reason is known.
+func (t *peerTable) ended(log *slog.Logger, key, why string) {
+	t.mu.Lock()
+	p := t.byKey[key]
+	known := p == nil || p.cause != ""
+	t.mu.Unlock()
+	if !known {
+		t.failed(log, key, why)
+	}
 }
 
 // absent notes why peer i was not found.

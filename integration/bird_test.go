@@ -15,6 +15,7 @@ import (
 type bird struct {
 	host    *lab.Host
 	control string // its socket
+	config  string // its file
 	process *lab.Process
 }
 
@@ -43,17 +44,17 @@ func startBird(t *testing.T, h *lab.Host, routerID, protocols string) *bird {
 	t.Helper()
 	dir := t.TempDir()
 	b := &bird{host: h, control: filepath.Join(dir, "bird.ctl")}
-	file := filepath.Join(dir, "bird.conf")
-	if err := os.WriteFile(file, []byte(fmt.Sprintf(birdBase, routerID)+protocols), 0o644); err != nil {
+	b.config = filepath.Join(dir, "bird.conf")
+	if err := os.WriteFile(b.config, []byte(fmt.Sprintf(birdBase, routerID)+protocols), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b.start(t, file)
+	b.start(t)
 	return b
 }
 
-func (b *bird) start(t *testing.T, file string) {
+func (b *bird) start(t *testing.T) {
 	t.Helper()
-	p, err := b.host.Start(exec.Command("bird", "-f", "-c", file, "-s", b.control))
+	p, err := b.host.Start(exec.Command("bird", "-f", "-c", b.config, "-s", b.control))
 	if err != nil {
 		t.Fatal(err)
 	}
