@@ -133,7 +133,9 @@ func (d *Director) balance(b []byte) (r handled) {
 
 // Setup does a shell line of a vector's set-up, or says that it cannot.
 func (d *Director) Setup(line string) error {
-	return d.host.net.setup(line, d.Sysctl)
+	err := d.host.net.setup(line, d.Sysctl)
+	d.pathMTUs()
+	return err
 }
 
 // Sysctl sets a kernel variable, PATH=VALUE, and says whether it is known.

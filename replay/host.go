@@ -94,7 +94,7 @@ func (h *host) receive4(b []byte) {
 		if way.kind == unicast {
 			spec = way.leg.source(p.dst)
 		}
-		switch v, at := fillOptions(b, spec, h.now); v {
+		switch v, at := fillOptions(b, spec, func(a netip.Addr) bool { return h.net.lookup(a).kind != unicast }, h.now); v {
 		case optionsDrop:
 			return
 		case optionsBad:
@@ -223,7 +223,10 @@ func (h *host) carry(b []byte, p *header, way hop) {
 	case way.kind == noRoute:
 		h.complain(b, netUnreachable, 0)
 		return
-	case p.six && (p.src.IsUnspecified() || p.src.IsLinkLocalUnicast()):
+	case p.six && p.src.IsUnspecified():
+		return
+	case p.six && p.src.IsLinkLocalUnicast():
+		h.complain(b, beyondScope, 0)
 		return
 	case p.ttl <= 1:
 		h.complain(b, timeExceeded, 0)

@@ -17,6 +17,7 @@ var (
 	netUnreachable      = complaint{[2]uint8{3, 0}, [2]uint8{1, 0}}
 	protocolUnreachable = complaint{[2]uint8{3, 2}, [2]uint8{4, 1}}
 	tooBig              = complaint{[2]uint8{3, 4}, [2]uint8{2, 0}}
+	beyondScope         = complaint{six: [2]uint8{1, 2}}
 	badOption           = complaint{[2]uint8{12, 0}, [2]uint8{4, 2}}
 	badField            = complaint{[2]uint8{12, 0}, [2]uint8{4, 0}}
 )
@@ -44,7 +45,7 @@ func (h *host) complain(b []byte, what complaint, word uint32) {
 	if p.six {
 		kind, proto, class, head, most = what.six, protoICMPv6, 0, 40, 1280
 	} else {
-		options = echoOptions(b[20:p.l4])
+		options = echoOptions(b[20:p.l4], src, h.now)
 	}
 	embedded := b[:min(len(b), most-head-8-len(options))]
 	t := append([]byte{kind[0], kind[1], 0, 0, 0, 0, 0, 0}, embedded...)

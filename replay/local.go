@@ -30,8 +30,8 @@ func (h *host) local(b []byte) {
 	case protoTCP:
 		h.localTCP(&p, t)
 	case protoUDP, protoUDPLite:
-		if goodDatagram(&p, t) {
-			h.complain(b, portUnreachable, 0)
+		if n := datagramLen(&p, t); n > 0 {
+			h.complain(b[:p.l4+n], portUnreachable, 0)
 		}
 	case protoIGMP, protoPIM:
 	default:
@@ -77,8 +77,8 @@ func (h *host) local6(b []byte) {
 		case protoTCP:
 			h.localTCP(&p, t)
 		case protoUDP, protoUDPLite:
-			if goodDatagram(&p, t) {
-				h.complain(b, portUnreachable, 0)
+			if n := datagramLen(&p, t); n > 0 {
+				h.complain(b[:at+n], portUnreachable, 0)
 			}
 		case protoNone:
 		default:
@@ -140,8 +140,6 @@ func (h *host) localICMP(b []byte, p *header, t []byte) {
 	}
 	t = append([]byte(nil), t...)
 	switch {
-	case t[0] == request && (p.six || t[1] == 0):
-		t[0] = reply
 	case t[0] == request:
 		t[0] = reply
 	case !p.six && t[0] == 13 && len(t) >= 20: // timestamp
@@ -155,7 +153,7 @@ func (h *host) localICMP(b []byte, p *header, t []byte) {
 	}
 	var options []byte
 	if !p.six {
-		options = echoOptions(b[20:p.l4])
+		options = echoOptions(b[20:p.l4], p.dst, h.now)
 	}
 	h.send(newPacket(p.dst, p.src, proto, p.class, false, options, sealICMP(p.dst, p.src, t)), sending{})
 }
@@ -189,29 +187,30 @@ func (h *host) localTCP(p *header, t []byte) {
 	h.send(newPacket(p.dst, p.src, protoTCP, class, true, nil, r), sending{})
 }
 
-// goodDatagram says whether UDP, or UDP-Lite, takes a datagram.
-func goodDatagram(p *header, t []byte) bool {
+// datagramLen is how many bytes of t UDP, or UDP-Lite, takes for a datagram; 0:
+// it is none.
+func datagramLen(p *header, t []byte) int {
 	if len(t) < 8 {
-		return false
+		return 0
 	}
 	n, sum := int(binary.BigEndian.Uint16(t[4:])), binary.BigEndian.Uint16(t[6:])
-	if p.proto == protoUDPLite {
+	covered := n
+	switch {
+	case p.proto == protoUDPLite: // the field is how much the checksum covers
 		if n == 0 {
-			n = len(t)
+			covered = len(t)
 		}
-		if n < 8 || n > len(t) || sum == 0 {
-			return false
-		}
-		return add(t[:n], pseudo(p.src, p.dst, p.proto, len(t))) == 0xffff
-	}
-	if n == 0 && p.six {
 		n = len(t)
+	case n == 0 && p.six:
+		n, covered = len(t), len(t)
 	}
 	switch {
-	case n < 8 || n > len(t):
-		return false
-	case sum == 0:
-		return !p.six
+	case covered < 8 || covered > len(t):
+		return 0
+	case sum == 0 && (p.six || p.proto == protoUDPLite):
+		return 0
+	case sum != 0 && add(t[:covered], pseudo(p.src, p.dst, p.proto, n)) != 0xffff:
+		return 0
 	}
-	return add(t[:n], pseudo(p.src, p.dst, p.proto, n)) == 0xffff
+	return n
 }

@@ -1,8 +1,10 @@
 package replay
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,6 +42,7 @@ type route struct {
 	kind routeKind
 	leg  *leg
 	via  netip.Addr // invalid: the destination is on the link
+	mtu  int        // 0: the leg's
 }
 
 // A hop is where a route leads to.
@@ -47,6 +50,7 @@ type hop struct {
 	kind routeKind
 	leg  *leg
 	next netip.Addr
+	mtu  int // of the route; 0: the leg's
 }
 
 func newNetwork(t *Topology) (*network, error) {
@@ -143,6 +147,10 @@ func (n *network) addRoute(words []string, six bool) error {
 			if r.via, err = netip.ParseAddr(rest[1]); err != nil {
 				return bad(err)
 			}
+		case "mtu":
+			if r.mtu, err = strconv.Atoi(rest[1]); err != nil {
+				return bad(err)
+			}
 		case "dev":
 			r.leg = n.legs[rest[1]]
 			if r.leg == nil && rest[1] != "lo" {
@@ -168,7 +176,7 @@ func (n *network) lookup(dst netip.Addr) hop {
 			continue
 		}
 		best = r.dst.Bits()
-		found = hop{kind: r.kind, leg: r.leg, next: dst}
+		found = hop{kind: r.kind, leg: r.leg, next: dst, mtu: r.mtu}
 		if r.via.IsValid() {
 			found.next = r.via
 		}
@@ -215,10 +223,11 @@ func (l *leg) source(like netip.Addr) (found netip.Addr) {
 
 // mtu is what fits through h to dst.
 func (n *network) mtu(h hop, dst netip.Addr) int {
-	if m := n.pmtu[dst]; m > 0 && m < h.leg.mtu {
-		return m
+	m := cmp.Or(h.mtu, h.leg.mtu)
+	if told := n.pmtu[dst]; told > 0 {
+		m = min(m, told)
 	}
-	return h.leg.mtu
+	return m
 }
 
 // role is the neighbour that h leads to.
@@ -232,20 +241,60 @@ func (h hop) role() string {
 	return "unknown MAC"
 }
 
-// setup does one shell line of a vector's set-up and says whether it knows it.
+// setup does one shell line of a vector's set-up, of those that it knows:
+//
+//	ip [-6] route add|replace|change|del ROUTE
+//	ip [-6] addr add PREFIX dev D
+//	ip link set [dev] D mtu N
+//	sysctl [-qw] PATH=VALUE
 func (n *network) setup(line string, sysctl func(string) bool) error {
 	f := strings.Fields(line)
-	switch {
-	case len(f) > 3 && f[0] == "ip" && f[1] == "route" && f[2] == "add":
-		return n.addRoute(f[3:], strings.Contains(line, ":"))
-	case len(f) > 4 && f[0] == "ip" && f[1] == "-6" && f[2] == "route" && f[3] == "add":
-		return n.addRoute(f[4:], true)
-	case len(f) >= 2 && f[0] == "sysctl":
-		if sysctl(f[len(f)-1]) {
-			return nil
-		}
+	unknown := fmt.Errorf("set-up %q is not known here", line)
+	if len(f) > 1 && f[0] == "sysctl" && sysctl(f[len(f)-1]) {
+		return nil
 	}
-	return fmt.Errorf("set-up %q is not known here", line)
+	if len(f) < 4 || f[0] != "ip" {
+		return unknown
+	}
+	six := strings.Contains(line, ":") || f[1] == "-6"
+	if strings.HasPrefix(f[1], "-") {
+		f = f[1:]
+	}
+	what, how, rest := f[1], f[2], f[3:]
+	switch {
+	case what == "route" && how == "add":
+		return n.addRoute(rest, six)
+	case what == "route" && (how == "replace" || how == "change"):
+		n.deleteRoute(rest, six)
+		return n.addRoute(rest, six)
+	case what == "route" && how == "del":
+		n.deleteRoute(rest, six)
+		return nil
+	case strings.HasPrefix(what, "addr") && how == "add":
+		p, err := netip.ParsePrefix(rest[0])
+		if err != nil {
+			return unknown
+		}
+		n.locals[p.Addr()] = true
+		return nil
+	case what == "link" && how == "set":
+		rest = slices.DeleteFunc(rest, func(w string) bool { return w == "dev" })
+		if len(rest) != 3 || rest[1] != "mtu" || n.legs[rest[0]] == nil {
+			return unknown
+		}
+		n.legs[rest[0]].mtu = number(rest[2])
+		return nil
+	}
+	return unknown
+}
+
+// deleteRoute takes away the routes to a destination.
+func (n *network) deleteRoute(words []string, six bool) {
+	var other network
+	if len(words) == 0 || other.addRoute(words[:1], six) != nil {
+		return
+	}
+	n.routes = slices.DeleteFunc(n.routes, func(r route) bool { return r.dst == other.routes[0].dst })
 }
 
 // number reads the value of a sysctl.

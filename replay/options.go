@@ -28,8 +28,9 @@ const (
 
 // fillOptions does what a router's IP layer does with the options of the packet
 // b, in place (ip_options_compile): record route and timestamp get the address
-// spec. bad is the offset that a parameter problem points to.
-func fillOptions(b []byte, spec netip.Addr, now time.Duration) (v optionVerdict, bad int) {
+// spec, and the time where an address that the sender gave isOurs. bad is the
+// offset that a parameter problem points to.
+func fillOptions(b []byte, spec netip.Addr, isOurs func(netip.Addr) bool, now time.Duration) (v optionVerdict, bad int) {
 	end := int(b[0]&15) * 4
 	changed, routed := false, false
 	seen := map[byte]bool{}
@@ -88,11 +89,13 @@ func fillOptions(b []byte, spec netip.Addr, now time.Duration) (v optionVerdict,
 				return optionsBad, i + 2
 			}
 			if int(o[2]) > n {
-				if o[3]>>4 == 15 {
-					return optionsBad, i + 3
+				if o[3]&15 != 3 {
+					if o[3]>>4 == 15 {
+						return optionsBad, i + 3
+					}
+					o[3] += 0x10
+					changed = true
 				}
-				o[3] += 0x10
-				changed = true
 				seen[optTimestamp] = true
 				break
 			}
@@ -111,13 +114,11 @@ func fillOptions(b []byte, spec netip.Addr, now time.Duration) (v optionVerdict,
 				}
 				if o[3]&15 == 1 {
 					copy(o[at:], spec.AsSlice())
-				} else if netip.AddrFrom4([4]byte(o[at:at+4])) != spec {
+				} else if !isOurs(netip.AddrFrom4([4]byte(o[at : at+4]))) {
 					break
 				}
 				binary.BigEndian.PutUint32(o[at+4:], stamp)
 				o[2] += 8
-			default:
-				return optionsBad, i + 3
 			}
 			changed = true
 			seen[optTimestamp] = true
@@ -137,25 +138,57 @@ func fillOptions(b []byte, spec netip.Addr, now time.Duration) (v optionVerdict,
 	return optionsGood, 0
 }
 
-// echoOptions are the options of the answer to a packet with the options o
-// (__ip_options_echo): what was recorded goes back.
-func echoOptions(o []byte) (back []byte) {
+// echoOptions are the options of the answer from src to a packet whose options
+// o were filled (__ip_options_echo, ip_options_build): what was recorded goes
+// back, with one record more if there is room.
+func echoOptions(o []byte, src netip.Addr, now time.Duration) (back []byte) {
+	var record, stamp []byte
 	for i := 0; i < len(o) && o[i] != optEnd; {
 		if o[i] == optNop {
 			i++
 			continue
 		}
 		if i+1 >= len(o) || o[i+1] < 2 || i+int(o[i+1]) > len(o) {
-			return nil // not understood: no option goes back
+			break // not understood: from here on nothing goes back
 		}
-		n := int(o[i+1])
-		if o[i] == optRecord || o[i] == optTimestamp {
-			back = append(back, o[i:i+n]...)
+		switch whole := o[i : i+int(o[i+1])]; {
+		case o[i] == optRecord && len(whole) >= 3:
+			record = append([]byte(nil), whole...)
+		case o[i] == optTimestamp && len(whole) >= 4:
+			stamp = append([]byte(nil), whole...)
 		}
-		i += n
+		i += int(o[i+1])
 	}
+	if at := room(record, 4); at > 0 {
+		copy(record[at:], src.AsSlice())
+		record[2] += 4
+	}
+	if stamp != nil {
+		size := 4
+		if stamp[3]&15 == 1 {
+			size = 8
+		}
+		if at := room(stamp, size); at > 0 && stamp[3]&15 <= 1 {
+			if size == 8 {
+				copy(stamp[at:], src.AsSlice())
+				at += 4
+			}
+			binary.BigEndian.PutUint32(stamp[at:], uint32(now/time.Millisecond)%86400000)
+			stamp[2] += byte(size)
+		}
+	}
+	back = append(record, stamp...)
 	for len(back)%4 != 0 {
 		back = append(back, optEnd)
 	}
 	return back
+}
+
+// room is where the next record of so many bytes goes in an option, 0: it is
+// full.
+func room(o []byte, size int) int {
+	if len(o) < 3 || o[2] < 4 || int(o[2])-1+size > len(o) {
+		return 0
+	}
+	return int(o[2]) - 1
 }

@@ -42,7 +42,7 @@ func (d *Director) do(c *compat.Command) error {
 		return err
 	}
 	switch c.Op {
-	case compat.List, compat.Save:
+	case compat.List, compat.Save, compat.StartDaemon, compat.StopDaemon, compat.Restore:
 		return nil
 	case compat.Zero:
 		return d.zero(c)
@@ -193,8 +193,9 @@ func (d *Director) setIPVS(name string) bool {
 		return d.apply() == nil
 	case "drop_packet", "drop_entry", "am_droprate":
 		return d.balancer.SetDefence(d.defence()) == nil
-	case "cache_bypass", "snat_reroute", "conntrack",
-		"run_estimation", "sync_threshold", "amemthresh", "backup_only", "ignore_tunneled":
+	case "cache_bypass", "snat_reroute", "conntrack", "run_estimation", "amemthresh", "backup_only", "ignore_tunneled",
+		"sync_threshold", "sync_refresh_period", "sync_retries", "sync_qlen_max", "sync_sock_size", "sync_ports",
+		"sync_persist_mode", "sync_version", "lblc_expiration", "lblcr_expiration", "debug_level", "est_cpulist", "est_nice":
 		return true
 	}
 	return false

@@ -18,6 +18,7 @@ var listings = map[string]string{
 	"persist":    "-L -n --persistent-conn",
 	"thresholds": "-L -n --thresholds",
 	"timeout":    "-L -n --timeout",
+	"daemon":     "-L -n --daemon",
 	"save":       "-S -n",
 }
 
@@ -47,11 +48,7 @@ func (d *Director) list(c *compat.Command) string {
 		err = d.table.WriteTimeouts(&b)
 	case c.List.Daemon:
 	case c.Service != nil:
-		s := d.table.Find(c.Service.Key)
-		if s == nil {
-			return "No such service\n"
-		}
-		err = d.table.WriteServices(&b, c.List, []*compat.Service{s}, d.counter())
+		err = d.table.WriteServices(&b, c.List, []*compat.Service{d.table.Find(c.Service.Key)}, d.counter())
 	default:
 		err = d.table.WriteList(&b, c.List, d.counter())
 	}

@@ -23,11 +23,12 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Text }
 
-// The exit statuses of ipvsadm: of a mistake in the arguments, and of what the
-// kernel, or the option parser, refuses.
+// The exit statuses of ipvsadm: of a service that cannot be listed, of a mistake
+// in the arguments, and of what the kernel, or the option parser, refuses.
 const (
-	statusUsage   = 2
-	statusRefused = 255
+	statusUnlisted = 1
+	statusUsage    = 2
+	statusRefused  = 255
 )
 
 func usage(format string, args ...any) error {

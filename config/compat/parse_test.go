@@ -123,6 +123,7 @@ func TestErrors(t *testing.T) {
 		{"-E -t 192.0.2.10:81", 255, "No such service"},
 		{"-D -t 192.0.2.10:81", 255, "No such service"},
 		{"-Z -t 192.0.2.10:81", 255, "No such service"},
+		{"-Ln -t 192.0.2.10:81", 1, "No such service"},
 		{"-a -t 192.0.2.10:81 -r 10.0.0.1", 255, "Service not defined"},
 		{"-a -t 192.0.2.10:80 -r 10.0.0.1 -m", 255, "Destination already exists"},
 		{"-e -t 192.0.2.10:80 -r 10.0.0.2", 255, "No such destination"},

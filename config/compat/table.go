@@ -77,6 +77,10 @@ func (t *Table) Do(c *Command) error {
 		t.Services = slices.DeleteFunc(t.Services, func(o *Service) bool { return o == s })
 	case Flush:
 		t.Services = nil
+	case List:
+		if c.Service != nil && s == nil {
+			return &Error{Text: "No such service", Status: statusUnlisted}
+		}
 	case Zero:
 		if c.Service != nil && s == nil {
 			return refused("No such service")
