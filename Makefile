@@ -1,7 +1,7 @@
 # uvs: build, show, test, measure. Every target works on a fresh clone.
 export CGO_ENABLED = 0
 
-.PHONY: build demo check tools test fuzz twin bench generate image
+.PHONY: build demo check tools test fuzz twin scale bench generate image
 
 build:
 	go build -trimpath -ldflags="-s -w" -o uvs ./cmd/uvs
@@ -44,6 +44,12 @@ fuzz:
 TWIN ?= 20000000
 twin:
 	go test -v -timeout 2h -run '^TestTwin$$' ./lb/twin -packets $(TWIN)
+
+# scale measures what docs/performance.md says under Scale, on a quiet machine,
+# and redraws its picture. It needs 3 GiB of memory and some minutes.
+scale:
+	UVS_TEST_LARGE=1 UVS_SCALE_SVG=$(CURDIR)/docs/pauses.svg go test -v -timeout 1h ./lb \
+		-run 'TestTenMillionFlows|TestScalePauses|TestAChangedWeight' -bench 'Scale|UpdateService|Apply' -benchtime 2s
 
 # bench measures uvs beside its peers, as root, on a quiet machine; BENCH holds
 # flags such as -quick or -publish. See docs/performance.md.
