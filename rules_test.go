@@ -47,7 +47,7 @@ var imports = map[string][]string{
 	"demo":              {"integration/lab", "realserver"},
 	"replay":            {"packet", "stack", "lb", "lb/sched", "modes", "config/compat"},
 	"cmd/uvs":           {"any"},
-	"integration":       {"integration/lab"},
+	"integration":       {"integration/lab", "packet/packettest"},
 	"integration/lab":   {},
 	"integration/bench": {"admin", "integration/lab"},
 	"integration/echo":  {"integration/lab"},

@@ -27,6 +27,7 @@ var (
 	realServerOpenedDesc     = desc(RealServerOpened, "Flows that the real server was given.", "service", "real_server")
 	realServerClientsDesc    = desc(RealServerClients, "Clients that are bound to the real server by persistence.", "service", "real_server")
 	realServerMaxFlowsDesc   = desc(RealServerMaxFlows, "Flows from which on the real server gets no new ones; 0: no bound.", "service", "real_server")
+	realServerPathMTUDesc    = desc(RealServerPathMTU, "Largest packet that the path to the real server carries; 0: not known.", "service", "real_server")
 	realServerOverloadedDesc = desc(RealServerOverloaded, "Whether the real server gets no new flows because of max_flows.", "service", "real_server")
 	realServerPacketsDesc    = desc(RealServerPackets, "Packets of flows of the real server, as they are on the wire.", "service", "real_server", "direction")
 	realServerBytesDesc      = desc(RealServerBytes, "Bytes of those packets.", "service", "real_server", "direction")
@@ -44,7 +45,7 @@ var (
 
 func (*balancer) Describe(ch chan<- *prometheus.Desc) {
 	describe(ch, openedDesc, packetsDesc, bytesDesc,
-		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerClientsDesc, realServerMaxFlowsDesc, realServerOverloadedDesc,
+		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerClientsDesc, realServerMaxFlowsDesc, realServerOverloadedDesc, realServerPathMTUDesc,
 		realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
 		flowsDesc, flowsInLaneDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, flowResetsDesc, defenceDesc, lookupsDesc, notesDesc)
 }
@@ -92,6 +93,7 @@ func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats, known map[r
 		gauge(ch, realServerClientsDesc, float64(rs.Templates), s.Name, name)
 		gauge(ch, realServerMaxFlowsDesc, float64(rs.MaxFlows), s.Name, name)
 		gauge(ch, realServerOverloadedDesc, oneIf(rs.Overloaded), s.Name, name)
+		gauge(ch, realServerPathMTUDesc, float64(rs.PathMTU), s.Name, name)
 		counter(ch, realServerOpenedDesc, rs.Flows, s.Name, name)
 		counter(ch, realServerPacketsDesc, rs.RequestPackets, s.Name, name, "in")
 		counter(ch, realServerPacketsDesc, rs.ReplyPackets, s.Name, name, "out")

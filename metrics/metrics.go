@@ -40,6 +40,7 @@ const (
 	RealServerClients    = "uvs_real_server_persistent_clients"
 	RealServerMaxFlows   = "uvs_real_server_max_flows"
 	RealServerOverloaded = "uvs_real_server_overloaded"
+	RealServerPathMTU    = "uvs_real_server_path_mtu_bytes"
 	RealServerPackets    = "uvs_real_server_packets_total"
 	RealServerBytes      = "uvs_real_server_bytes_total"
 
