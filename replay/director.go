@@ -14,7 +14,6 @@
 package replay
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -42,7 +41,8 @@ type Director struct {
 // flowLimit is the size of a Director's flow table.
 const flowLimit = 100_000
 
-// New makes a Director in the network of t, with v's set-up and rules.
+// New makes a Director in the network of t, without services and with IPVS's
+// defaults.
 func New(t *Topology) (*Director, error) {
 	net, err := newNetwork(t)
 	if err != nil {
@@ -175,6 +175,3 @@ func (d *Director) pathMTU(rip netip.Addr) int {
 	}
 	return 0
 }
-
-// errorf is an error that names the rule or command at fault.
-func errorf(what string, err error) error { return fmt.Errorf("%s: %w", what, err) }

@@ -16,7 +16,7 @@ func Inapplicable(v *Vector) string {
 		case c.Op == compat.StartDaemon || c.Op == compat.StopDaemon:
 			return "the multicast synchronisation daemon is not part of uvs"
 		case c.Service != nil && c.Service.Mark != 0 && v.has("inject"):
-			return "firewall marks: uvs names its listens; where packets are only counted by flows, they stand for the mark"
+			return "firewall marks, which uvs has listens for instead"
 		case (c.Op == compat.AddServer || c.Op == compat.EditServer) && isDirector(c.Server.Addr.Addr()):
 			return "a real server on the director itself"
 		}

@@ -28,7 +28,7 @@ func (h *host) local(b []byte) {
 	case protoICMP:
 		h.localICMP(b, &p, t)
 	case protoTCP:
-		h.localTCP(&p, t)
+		h.localTCP(b, &p, t)
 	case protoUDP, protoUDPLite:
 		if n := datagramLen(&p, t); n > 0 {
 			h.complain(b[:p.l4+n], portUnreachable, 0)
@@ -75,7 +75,7 @@ func (h *host) local6(b []byte) {
 		case protoICMPv6:
 			h.localICMP(b, &p, t)
 		case protoTCP:
-			h.localTCP(&p, t)
+			h.localTCP(b, &p, t)
 		case protoUDP, protoUDPLite:
 			if n := datagramLen(&p, t); n > 0 {
 				h.complain(b[:at+n], portUnreachable, 0)
@@ -159,7 +159,7 @@ func (h *host) localICMP(b []byte, p *header, t []byte) {
 }
 
 // localTCP answers a segment to a closed port by a reset (RFC 9293 3.10.7.1).
-func (h *host) localTCP(p *header, t []byte) {
+func (h *host) localTCP(b []byte, p *header, t []byte) {
 	if len(t) < 20 || int(t[12]>>4)*4 < 20 || int(t[12]>>4)*4 > len(t) || !p.goodSum(t) || t[13]&packet.RST != 0 {
 		return
 	}
@@ -180,11 +180,14 @@ func (h *host) localTCP(p *header, t []byte) {
 		binary.BigEndian.PutUint32(r[8:], binary.BigEndian.Uint32(t[4:])+n)
 	}
 	class := p.class
+	var options []byte
 	if p.six {
 		class &^= 3
+	} else {
+		options = echoOptions(b[20:p.l4], p.dst, h.now)
 	}
 	binary.BigEndian.PutUint16(r[16:], ^uint16(add(r, pseudo(p.dst, p.src, protoTCP, len(r)))))
-	h.send(newPacket(p.dst, p.src, protoTCP, class, true, nil, r), sending{})
+	h.send(newPacket(p.dst, p.src, protoTCP, class, true, options, r), sending{})
 }
 
 // datagramLen is how many bytes of t UDP, or UDP-Lite, takes for a datagram; 0:

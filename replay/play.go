@@ -123,7 +123,7 @@ func (d *Director) show(in, out *Step) error {
 		if what == "conn" {
 			for _, c := range d.connections() {
 				out.Conns = append(out.Conns, Conn{
-					Proto: c.Proto, Expires: expires(c.Expires), State: c.State,
+					Proto: c.Proto, Expires: int(c.Expires / time.Second), State: c.State,
 					Client: compat.AddrPort(c.Client), Virtual: compat.AddrPort(c.Virtual), Dest: compat.AddrPort(c.Dest), PE: c.EngineData,
 				})
 			}

@@ -61,7 +61,7 @@ func (d *Director) apply() error {
 		}
 		sc, err := d.service(s)
 		if err != nil {
-			return errorf(s.Key.String(), err)
+			return fmt.Errorf("%s: %w", s.Key, err)
 		}
 		c.Services = append(c.Services, sc)
 	}
@@ -226,5 +226,11 @@ func (d *Director) mark(dst netip.AddrPort, proto uint8) {
 	d.marked = append(d.marked, l)
 }
 
-// expires is a duration as IPVS lists it: whole seconds.
-func expires(left time.Duration) int { return int(cmp.Or(left, 0) / time.Second) }
+// zero sets the counters of a service, or of all, back.
+func (d *Director) zero(c *compat.Command) error {
+	name := ""
+	if c.Service != nil {
+		name = c.Service.Key.String()
+	}
+	return d.balancer.Zero(name)
+}
