@@ -104,8 +104,10 @@ func (t *Table) endInChunk(chunk int, now uint32) {
 		t.eachInChunk(chunk, func(s *shard, n uint32, e *entry) {
 			rs := t.servers.get(e.server)
 			switch {
-			case !rs.ending.Load() || e.state.isTemplate() || ended == burst:
+			case !rs.ending.Load() || ended == burst:
 				return
+			case e.state.isTemplate() && (e.local > 0 || !rs.removed):
+				return // its flows end by themselves, or its clients may come back
 			case e.resettable() && rs.service.keepTrails && int32(e.deadline-now) > 0:
 				t.resetLocked(s, n, now)
 			case rs.service.keepTrails && e.state == TCPClose || rs.refuses(e):
