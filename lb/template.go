@@ -64,6 +64,9 @@ func (t *Table) useTemplate(svc *service, key *packet.Tuple, hash uint64, now ui
 	}
 	e.local++
 	e.deadline = now + t.links[n]
+	if e.local == 1 {
+		t.refileLocked(s, n)
+	}
 	s.mu.Unlock()
 	return choice{rs, n}, true
 }
@@ -127,8 +130,11 @@ func (t *Table) leave(template uint32) {
 	}
 	s := &t.shards[t.ownerOf(template)]
 	s.mu.Lock()
-	t.entries.all[template].local--
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	e := &t.entries.all[template]
+	if e.local--; e.local == 0 {
+		t.refileLocked(s, template)
+	}
 }
 
 // assure tells a template that a flow of it, which still counts, is
@@ -138,9 +144,7 @@ func (t *Table) assure(template uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := &t.entries.all[template]; e.state == TemplateNone {
-		e.state = TemplateAssured
-		t.unfileLocked(template)
-		t.fileLocked(s, template)
+		e.state = TemplateAssured // its class stays: it has a flow
 	}
 }
 
@@ -156,6 +160,15 @@ func assures(was, is State, d Direction) bool {
 	return false
 }
 
+// class is what the flow, or template, of e is filed as. A template is not
+// given up while it has flows.
+func (e *entry) class() class {
+	if e.state == TemplateNone && e.local > 0 {
+		return classKept
+	}
+	return states[e.state].class
+}
+
 // rearmLocked keeps the template of entry n, which is due, while it controls
 // flows. It is false for flows, and where there are none.
 func (t *Table) rearmLocked(n, now uint32) bool {
@@ -168,26 +181,6 @@ func (t *Table) rearmLocked(n, now uint32) bool {
 		e.deadline += ticks(rearmed)
 	}
 	return true
-}
-
-// maxTemplateSearch bounds the templates with flows that the search for one
-// without passes over, in one slot of the wheel.
-const maxTemplateSearch = 4
-
-// idleTemplateLocked is a template without flows in the list that begins at
-// entry n, or 0.
-func (t *Table) idleTemplateLocked(n uint32) uint32 {
-	for range maxTemplateSearch {
-		if n == 0 {
-			break
-		}
-		e := &t.entries.all[n]
-		if e.local == 0 {
-			return n
-		}
-		n = e.next
-	}
-	return 0
 }
 
 // listed is the tuple that a template is listed with, by IPVS's rules: protocol

@@ -103,6 +103,7 @@ func TestTemplateIsAssuredByAnEstablishedFlow(t *testing.T) {
 		{"a SYN alone does not", "dr", [][]byte{packettest.TCP(sevenOne, dns, packettest.SYN)}, "none"},
 		{"nor a SYN that is repeated", "dr", [][]byte{packettest.TCP(sevenOne, dns, packettest.SYN), packettest.TCP(sevenOne, dns, packettest.SYN)}, "none"},
 		{"the ACK of the handshake does", "dr", [][]byte{packettest.TCP(sevenOne, dns, packettest.SYN), packettest.TCP(sevenOne, dns)}, "assured"},
+		{"an ACK that opens a flow in mid-stream does", "dr", [][]byte{packettest.TCP(sevenOne, dns)}, "assured"},
 		{"and a reset takes nothing back", "dr", [][]byte{
 			packettest.TCP(sevenOne, dns, packettest.SYN), packettest.TCP(sevenOne, dns), packettest.TCP(sevenOne, dns, packettest.RST)}, "assured"},
 		{"datagrams of the client do not", "nat", [][]byte{packettest.UDP(sevenOne, dns), packettest.UDP(sevenOne, dns)}, "none"},
@@ -113,6 +114,7 @@ func TestTemplateIsAssuredByAnEstablishedFlow(t *testing.T) {
 			s := newScene(t, everyAddress(hundred), dns+"/tcp", dns+"/udp")
 			c := &s.c.Services[0]
 			c.RealServers = nil
+			c.Policy.Sloppy = true
 			s.server(c, tt.mode, netip.MustParseAddrPort("10.0.0.9:53"))
 			s.apply()
 			for i, p := range tt.packets {

@@ -23,7 +23,7 @@ func (t *Table) fileLocked(s *shard, n uint32) {
 	e := &t.entries.all[n]
 	ahead := min(max(int32(e.deadline>>slotShift-s.turned), 0), wheelSlots-1)
 	slot := (s.turned + uint32(ahead)) % wheelSlots
-	e.filed = e.filed>>filedBits<<filedBits | uint16(states[e.state].class)*wheelSlots + uint16(slot)
+	e.filed = e.filed>>filedBits<<filedBits | uint16(e.class())*wheelSlots + uint16(slot)
 	head := t.head(n, e)
 	e.prev, e.next = 0, *head
 	if e.next != 0 {
@@ -31,6 +31,12 @@ func (t *Table) fileLocked(s *shard, n uint32) {
 	}
 	*head = n
 	s.filed, s.filedIn = n, e.filed%(1<<filedBits)
+}
+
+// refileLocked files entry n by what it is now.
+func (t *Table) refileLocked(s *shard, n uint32) {
+	t.unfileLocked(n)
+	t.fileLocked(s, n)
 }
 
 // unfileLocked takes entry n out of the list in which it is filed.
@@ -192,21 +198,14 @@ func (t *Table) victimLocked(s *shard, id, now uint32) uint32 {
 				continue
 			}
 			e := &t.entries.all[n]
-			switch c {
-			case classUDP:
-				if e.flags&flagOffered != 0 {
-					if refiled == maxRefile {
-						continue // the Offload has been asked often enough
-					}
-					t.followLocked(e, now)
-				}
-			case classTemplate:
-				if n = t.idleTemplateLocked(n); n != 0 {
-					return n
-				}
-				continue
-			default:
+			if c != classUDP {
 				return n
+			}
+			if e.flags&flagOffered != 0 {
+				if refiled == maxRefile {
+					continue // the Offload has been asked often enough
+				}
+				t.followLocked(e, now)
 			}
 			if late := min(e.deadline>>slotShift-s.turned, wheelSlots-1); late <= i || refiled == maxRefile {
 				lifetime := t.servers.get(e.server).service.lifetimes[e.state]
