@@ -78,8 +78,12 @@ func startServer(h *lab.Host, ports []string, name string, args ...string) (*lab
 	return p, nil
 }
 
-// nginx serves /big, takes uploads by PUT, and tells at /who its name and the
-// addresses that it sees.
+// slowRate is how many bytes a second nginx sends of what is asked for under
+// /slow.
+const slowRate = 64 << 10
+
+// nginx serves /big, also slowly as /slow/big, takes uploads by PUT, and tells
+// at /who its name and the addresses that it sees.
 func nginx(h *lab.Host) error {
 	_, err := nginxIn(h)
 	return err
@@ -99,13 +103,15 @@ func nginxIn(h *lab.Host) (*lab.Process, error) {
 user root;
 daemon off;
 worker_processes 1;
+worker_rlimit_nofile 8192;
 pid %[1]s/pid;
 error_log stderr;
-events { worker_connections 1024; }
+events { worker_connections 4096; }
 http {
 	access_log off;
 	sendfile on;
 	client_max_body_size 0;
+	client_header_timeout 10m;
 	client_body_temp_path %[1]s/body;
 	proxy_temp_path %[1]s/proxy;
 	fastcgi_temp_path %[1]s/fastcgi;
@@ -116,10 +122,11 @@ http {
 		listen [::]:80 ipv6only=on reuseport;
 		root %[2]s/www;
 		location /upload/ { dav_methods PUT; }
+		location /slow/ { alias %[2]s/www/; limit_rate %[4]d; }
 		location /who { return 200 "%[3]s $remote_addr $server_addr\n"; }
 	}
 }
-`, dir, scratch, h.Name)
+`, dir, scratch, h.Name, slowRate)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
