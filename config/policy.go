@@ -25,7 +25,7 @@ type Policy struct {
 // MSS is the largest MSS in bytes that a SYN passes on; 0: any.
 type MSS int
 
-// AutoMSS, written "auto", is what fits the path to the real server.
+// AutoMSS is written "auto": what fits the path to the real server.
 const AutoMSS MSS = -1
 
 // Removed is what becomes of the flows of a removed real server.

@@ -20,9 +20,16 @@ var fuzzed = []director{
 	{mode: "tun", realServers: []string{rs4, rs6}},
 	{mode: "tun", realServers: []string{rs4, rs6}, tunnel: modes.Tunnel{Kind: packet.GRE, Checksum: true}},
 	{mode: "tun", realServers: []string{rs4, rs6}, tunnel: modes.Tunnel{Kind: packet.GUE}},
+	{mode: "nat", realServers: []string{mapped4, mapped6}, policy: &everyPolicy},
+	{mode: "fullnat", realServers: []string{mapped4}, policy: &everyPolicy},
+	{mode: "tun", realServers: []string{rs4}, tunnel: modes.Tunnel{Fragment: true}, policy: &everyPolicy},
+	{mode: "tun", realServers: []string{rs6}, tunnel: modes.Tunnel{Fragment: true}, policy: &everyPolicy},
 	{onNoServer: lb.AnswerReset},
 	{onNoServer: lb.AnswerICMP},
 }
+
+// everyPolicy has what makes packets of others, or other packets.
+var everyPolicy = lb.Policy{ScheduleICMP: true, AnswerUnknownReplies: true, ClampMSS: lb.ClampAuto, Sloppy: true}
 
 // fuzzSeeds are packets behind virtio-net headers that the directors take
 // interest in.
@@ -48,6 +55,10 @@ func fuzzSeeds() [][]byte {
 		packettest.Error("10.0.0.1", cip4, unreachable4, port4, 0, packettest.UDP(client4, mapped4)),
 		packettest.Error("2001:db8:c::1", vip6, tooBig6, 0, 1300, packettest.TCP(web6, client6)),
 		packettest.Error("2001:db8:b::1", cip6, unreachable6, port6, 0, packettest.UDP(client6, mapped6)),
+		packettest.Error("10.0.0.1", dip4, 3, 4, 1400, packettest.IP(dip4, rip4, 4, packettest.UDP(client4, web4, packettest.DF, packettest.Data("question")))),
+		packettest.Error("2001:db8:b::1", dip6, 2, 0, 1350, packettest.IP(dip6, rip6, 41, packettest.UDP(client6, web6, packettest.Data("question")))),
+		packettest.TCP(client4, web4, packettest.SYN, packettest.TCPOptions([]byte{1, 2, 4, 5, 0xb4, 4, 2, 0})),
+		packettest.UDP(client4, web4, packettest.Pad(1400)),
 		packettest.TCP(client6, web6, packettest.HopByHop, packettest.AtomicFragment, packettest.DestinationOptions),
 		packettest.TCP(client4, web4, packettest.IPOptions(1, 131, 7, 4, 1, 2, 3, 4), packettest.SYN),
 		packettest.UDP(mapped4, lip4+":5000", packettest.NoSum),
@@ -81,8 +92,15 @@ func FuzzHandle(f *testing.F) {
 		for _, d := range fuzzed {
 			c := d.config(t)
 			balancer := startWith(t, c, lb.Options{Flows: 64})
+			mtu := 1400
+			if d.policy != nil {
+				mtu = 100 // most packets of the seeds are longer
+			}
 			for _, rs := range c.Services[0].RealServers {
-				balancer.SetPathMTU(rs.Address.Addr(), 1400)
+				if mtu < 1400 && rs.Address.Addr().Is6() {
+					mtu = 1330
+				}
+				balancer.SetPathMTU(rs.Address.Addr(), mtu)
 			}
 			for _, proto := range protocols {
 				handle(t, balancer, proto.open(client4, web4), 0)
@@ -124,6 +142,10 @@ func examine(t *testing.T, mode string, p *packet.Packet, right bool) {
 			}
 		}
 	}
+	if p.VNet.GSOType == packet.GSONone {
+		examineFragments(t, mode, p)
+		return
+	}
 	var s packet.Splitter
 	if s.Start(p) != packet.OK {
 		return
@@ -135,6 +157,24 @@ func examine(t *testing.T, mode string, p *packet.Packet, right bool) {
 			if err := checkSent(&part); err != nil {
 				t.Fatalf("%s: part %d: %v\n%s", mode, n, err, packettest.Dump(part.Bytes()))
 			}
+		}
+	}
+}
+
+// examineFragments cuts p where it is to leave in fragments.
+func examineFragments(t *testing.T, mode string, p *packet.Packet) {
+	t.Helper()
+	size := p.CutLen()
+	var c packet.Cutter
+	if size == 0 || c.Start(p) != packet.OK {
+		return
+	}
+	var part packet.Packet
+	part.Reset(make([]byte, packet.Headroom+size), 0, 0)
+	for c.Next(&part) {
+		b := append([]byte(nil), part.Bytes()...)
+		if why := packettest.LoadVNet(packettest.Plain(b)).Parse(); why != packet.OK || len(b) > size {
+			t.Fatalf("%s: a fragment of %d bytes, of at most %d: %v\n%s", mode, len(b), size, why, packettest.Dump(b))
 		}
 	}
 }

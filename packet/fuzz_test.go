@@ -193,7 +193,7 @@ func examine(t *testing.T, p *packet.Packet, right bool, what any) {
 		return
 	}
 	var part packet.Packet
-	part.Reset(make([]byte, packet.Headroom+p.SegmentLen()), 0, 0)
+	part.Reset(make([]byte, packet.Headroom+p.Len()), 0, 0)
 	n := 0
 	for ; n < 20 && s.Next(&part); n++ {
 		if part.Len() > 65535+40 {
