@@ -83,7 +83,11 @@ func (t *Table) add(rs *RealServer, key packet.Tuple, state State, now uint32) (
 	if !rs.acquire() {
 		panic("freed")
 	}
-	return t.insert(Flow{Tuple: key, Server: rs, State: state}, 0, key.Hash(t.seed), now)
+	f := Flow{Tuple: key, Server: rs, State: state}
+	if why := t.insert(&f, 0, key.Hash(t.seed), now); why != packet.OK {
+		return Flow{}, why
+	}
+	return f, packet.OK
 }
 
 // find looks key up with an event.

@@ -128,7 +128,7 @@ func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration)
 		return v, why, false
 	}
 	q.missSYN.add(1)
-	q.flow, why = q.openFor(svc, p, hash, ev, now)
+	why = q.openFor(svc, p, hash, ev, now)
 	switch why {
 	case packet.OK:
 		return packet.Send, packet.OK, true
@@ -139,18 +139,19 @@ func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration)
 	return packet.Drop, why, false
 }
 
-// openFor chooses a real server of svc for p and remembers the choice, unless
-// every datagram is to be chosen for.
-func (q *Queue) openFor(svc *service, p *packet.Packet, hash uint64, ev event, now time.Duration) (Flow, packet.Reason) {
+// openFor chooses a real server of svc for p, makes q.flow the flow to it and
+// remembers that, unless every datagram is to be chosen for.
+func (q *Queue) openFor(svc *service, p *packet.Packet, hash uint64, ev event, now time.Duration) packet.Reason {
 	t := &p.Tuple
 	if q.b.defence.drops() {
-		return Flow{}, packet.Overload
+		return packet.Overload
 	}
 	for svc != nil {
 		c, why := q.choose(svc, p, now)
 		switch why {
 		case packet.OK:
-			f := Flow{
+			f := &q.flow
+			*f = Flow{
 				Tuple:  *t,
 				Server: c.server,
 				State:  first(t.Proto).next(ev, wayOf(Request, c.server.oneSided), q.b.table.isSecure(svc)),
@@ -165,25 +166,25 @@ func (q *Queue) openFor(svc *service, p *packet.Packet, hash uint64, ev event, n
 			return q.b.table.insert(f, c.template, hash, tickOf(now))
 		case packet.NoService:
 		default:
-			return Flow{}, why
+			return why
 		}
 		svc = q.b.state.Load().find(t) // a reload has freed it a moment ago
 	}
-	return Flow{}, packet.NoService
+	return packet.NoService
 }
 
 // pass opens the flow f for one packet, for which c was chosen. It counts as
 // opened but not as one that is there, and nothing of it is kept. A mode that
 // gives flows an address and port takes its first proposal: no reply will be
 // translated back.
-func (q *Queue) pass(f Flow, c choice) (Flow, packet.Reason) {
+func (q *Queue) pass(f *Flow, c choice) packet.Reason {
 	defer q.b.table.unchoose(c)
 	var ok bool
-	if f.Local, ok = f.Server.Mode.Local(f, 0); !ok {
-		return Flow{}, packet.NoPort
+	if f.Local, ok = f.Server.Mode.Local(*f, 0); !ok {
+		return packet.NoPort
 	}
 	f.Server.opened.Add(1)
-	return f, packet.OK
+	return packet.OK
 }
 
 // forward rewrites p as a packet of f.

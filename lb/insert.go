@@ -11,27 +11,29 @@ import (
 // if it has one, counts it; the table gives both back when the flow ends, or at
 // once where the flow is not added.
 //
-// Where the client's tuple has a flow already, made by another queue a moment
-// ago, that one is returned instead. Otherwise Local is what the mode chose.
-func (t *Table) insert(f Flow, template uint32, hash uint64, now uint32) (Flow, packet.Reason) {
+// f.Local becomes what the mode chose. Where the client's tuple has a flow
+// already, made by another queue a moment ago, f becomes that one.
+func (t *Table) insert(f *Flow, template uint32, hash uint64, now uint32) packet.Reason {
 	id := t.shardOf(hash)
 	if t.live.Add(1) > t.limit && !t.evict(id, now) {
 		t.live.Add(-1)
 		t.unchoose(choice{f.Server, template})
-		return Flow{}, packet.TableFull
+		return packet.TableFull
 	}
 	mode := f.Server.Mode
-	local, ok := mode.Local(f, 0)
+	local, ok := mode.Local(*f, 0)
 	if !ok {
 		t.live.Add(-1)
 		t.unchoose(choice{f.Server, template})
-		return Flow{}, packet.NoPort
+		return packet.NoPort
 	}
-	f.Local = local
+	if local != f.Local { // a store just before the copy below would hold it up
+		f.Local = local
+	}
 	var reply packet.Tuple
 	var h hint
 	if !f.Server.oneSided {
-		reply, _ = mode.ReplyTuple(f)
+		reply, _ = mode.ReplyTuple(*f)
 		h.hash = reply.Hash(t.seed)
 		t.prefetchSlot(h.hash) // arrives while the request's shard is worked on
 	}
@@ -39,18 +41,19 @@ func (t *Table) insert(f Flow, template uint32, hash uint64, now uint32) (Flow, 
 	s := &t.shards[id]
 	s.mu.Lock()
 	if n := t.entryLocked(s, &f.Tuple, hash); n != 0 {
-		other := t.flow(&t.entries.all[n])
+		chosen := choice{f.Server, template}
+		t.copyFlow(f, &t.entries.all[n])
 		s.mu.Unlock()
 		t.live.Add(-1)
-		t.unchoose(choice{f.Server, template})
-		return other, packet.OK
+		t.unchoose(chosen)
+		return packet.OK
 	}
 	n := t.allocateLocked(s, id)
 	if n == 0 {
 		s.mu.Unlock()
 		t.live.Add(-1)
 		t.unchoose(choice{f.Server, template})
-		return Flow{}, packet.TableFull
+		return packet.TableFull
 	}
 	t.fillLocked(s, n, f, template, now)
 	s.put(hash, slotOf(n, false))
@@ -61,10 +64,10 @@ func (t *Table) insert(f Flow, template uint32, hash uint64, now uint32) (Flow, 
 		t.assure(template)
 	}
 	if f.Server.oneSided {
-		return f, packet.OK
+		return packet.OK
 	}
 	h.entry = n
-	return t.claimReply(f, s, gen, reply, h)
+	return t.claimReply(f, s, gen, &reply, h)
 }
 
 // allocateLocked takes an entry and room for its slot; 0 says that there is
@@ -91,7 +94,7 @@ func (t *Table) allocateLocked(s *shard, id uint32) uint32 {
 	return s.fresh - 1
 }
 
-func (t *Table) fillLocked(s *shard, n uint32, f Flow, template, now uint32) {
+func (t *Table) fillLocked(s *shard, n uint32, f *Flow, template, now uint32) {
 	e := &t.entries.all[n]
 	*e = entry{
 		tuple:    f.Tuple,
@@ -130,7 +133,7 @@ func (t *Table) enterLocked(s *shard, n, now uint32) {
 // claimReply makes the flow f, in entry h.entry of shard s, findable by its
 // reply tuple, whose hash h has. While that belongs to another flow the mode
 // proposes another Local, or takes it over where it has no choice.
-func (t *Table) claimReply(f Flow, s *shard, gen uint16, reply packet.Tuple, h hint) (Flow, packet.Reason) {
+func (t *Table) claimReply(f *Flow, s *shard, gen uint16, reply *packet.Tuple, h hint) packet.Reason {
 	mode, n := f.Server.Mode, h.entry
 	for try := 1; ; try++ {
 		rivals, ok := t.addReply(h)
@@ -141,23 +144,23 @@ func (t *Table) claimReply(f Flow, s *shard, gen uint16, reply packet.Tuple, h h
 			// Another queue's flow evicted this one, maybe before the slot
 			// was there to be removed.
 			t.removeReply(h)
-			return Flow{}, packet.TableFull
+			return packet.TableFull
 		}
-		rival := t.holder(rivals, &reply)
+		rival := t.holder(rivals, reply)
 		if rival == 0 {
-			return f, packet.OK
+			return packet.OK
 		}
-		local, ok := mode.Local(f, try)
+		local, ok := mode.Local(*f, try)
 		if !ok && try == 1 {
 			t.removeReply(hint{hash: h.hash, entry: rival})
-			return f, packet.OK
+			return packet.OK
 		}
 		t.removeReply(h)
 		if !ok {
 			return t.giveUp(s, n, gen, packet.NoPort)
 		}
 		f.Local = local
-		reply, _ = mode.ReplyTuple(f)
+		*reply, _ = mode.ReplyTuple(*f)
 		h.hash = reply.Hash(t.seed)
 	}
 }
@@ -210,7 +213,7 @@ func (t *Table) holder(of hints, reply *packet.Tuple) uint32 {
 }
 
 // giveUp takes back a flow that could not be made findable by its replies.
-func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) (Flow, packet.Reason) {
+func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) packet.Reason {
 	var gone hint // its reply slot is gone already
 	s.mu.Lock()
 	if e := &t.entries.all[n]; e.flags&flagLive != 0 && e.gen == gen {
@@ -220,5 +223,5 @@ func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) (Flow,
 	}
 	s.mu.Unlock()
 	t.leave(gone.template)
-	return Flow{}, why
+	return why
 }
