@@ -90,6 +90,7 @@ func (fs *faults) checkDevice() {
 	if d.Offload == OffloadRequired && d.Egress == EgressKernel {
 		fs.add("device.offload", "the fast lane goes past the host's routing, which egress kernel asks for: set egress to auto, or offload to off")
 	}
+	fs.between("device.offload_every", d.OffloadEvery, 1, 1<<16)
 	fs.between("device.table", d.Table, minTable, maxTable)
 	if fs.cfg.Node == "" || strings.ContainsFunc(fs.cfg.Node, isSpaceOrControl) {
 		fs.add("node", "%q is not a name: it must not be empty and not hold spaces", fs.cfg.Node)

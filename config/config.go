@@ -45,6 +45,10 @@ type Device struct {
 	Egress  Egress  `mapstructure:"egress"`
 	Offload Offload `mapstructure:"offload"`
 
+	// OffloadEvery is the number of packets of established flows of which one
+	// hands its flow to the fast lane.
+	OffloadEvery int `mapstructure:"offload_every"`
+
 	// Table is the number of the first of two routing tables, and the
 	// preference of the first of ten policy rules, that are uvs's own. It is
 	// to be changed only where another program has those numbers.
@@ -146,7 +150,7 @@ func Default() Config {
 	}
 	return Config{
 		Node:     node,
-		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto, Table: 9740},
+		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto, OffloadEvery: 32, Table: 9740},
 		LAN:      LAN{Announce: AnnounceAuto},
 		Limits:   Limits{Flows: 4_000_000, Answers: 1000},
 		Timeouts: defaultTimeouts(),

@@ -13,7 +13,7 @@ import (
 // full sets every key, in YAML; the other formats say the same below.
 const full = `
 node: lb1
-device: {name: lb0, queues: 4, egress: link, offload: off, table: 1000}
+device: {name: lb0, queues: 4, egress: link, offload: off, offload_every: 8, table: 1000}
 addresses:
   tunnel_source: [192.0.2.11, "2001:db8::11"]
   fullnat_pool: [198.51.100.0/29, "2001:db8:f::/124"]
@@ -77,7 +77,7 @@ services:
 
 const fullTOML = `
 node = "lb1"
-device = {name = "lb0", queues = 4, egress = "link", offload = "off", table = 1000}
+device = {name = "lb0", queues = 4, egress = "link", offload = "off", offload_every = 8, table = 1000}
 lan = {announce = "off", interfaces = ["eth0", "eth1"]}
 limits = {flows = 1000, answers = 500}
 timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_closed = "2s"}
@@ -143,7 +143,7 @@ real_servers = [{address = "192.0.2.21", weight = 0, max_flows = 9, min_flows = 
 
 const fullJSON = `{
 "node": "lb1",
-"device": {"name": "lb0", "queues": 4, "egress": "link", "offload": "off", "table": 1000},
+"device": {"name": "lb0", "queues": 4, "egress": "link", "offload": "off", "offload_every": 8, "table": 1000},
 "addresses": {"tunnel_source": ["192.0.2.11", "2001:db8::11"], "fullnat_pool": ["198.51.100.0/29", "2001:db8:f::/124"]},
 "lan": {"announce": "off", "interfaces": ["eth0", "eth1"]},
 "limits": {"flows": 1000, "answers": 500},
@@ -177,7 +177,7 @@ const fullJSON = `{
 
 var fullConfig = &Config{
 	Node:   "lb1",
-	Device: Device{Name: "lb0", Queues: 4, Egress: EgressLink, Offload: OffloadOff, Table: 1000},
+	Device: Device{Name: "lb0", Queues: 4, Egress: EgressLink, Offload: OffloadOff, OffloadEvery: 8, Table: 1000},
 	Addresses: Addresses{
 		TunnelSource: []netip.Addr{netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8::11")},
 		FullNATPool:  []netip.Prefix{netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("2001:db8:f::/124")},

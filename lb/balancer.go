@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -34,7 +35,8 @@ type Options struct {
 	// OnDefence is told when a defence was switched on or off; nil: nobody is.
 	OnDefence func(DefenceState)
 
-	Offload Offload // carries established flows; nil: nothing does
+	Offload    Offload // carries established flows; nil: nothing does
+	OfferEvery int     // one in so many packets of an established flow offers it; 0: 32
 
 	// Emit sends a packet that answers none, a reset of Policy.ResetExpired or
 	// Policy.Removed. It is called from Run's goroutine, must not block, and
@@ -52,6 +54,8 @@ type Balancer struct {
 	queues  []*Queue
 	state   atomic.Pointer[snapshot] // never nil
 	origins atomic.Pointer[origins]  // of state; never nil
+
+	offerEvery uint64 // one in so many packets of an established flow offers it
 
 	defence defence
 	sampled time.Duration // when the rates were brought up to date; Tick's own
@@ -98,6 +102,7 @@ func New(o Options) (*Balancer, error) {
 		return nil, err
 	}
 	b.table.offload = o.Offload
+	b.offerEvery = uint64(cmp.Or(o.OfferEvery, defaultOfferEvery))
 	b.table.resets.emit = o.Emit
 	b.state.Store(new(snapshot))
 	b.origins.Store(new(origins))

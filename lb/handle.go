@@ -55,7 +55,7 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 	case known:
 		q.hit.add(1)
-		if q.b.table.offload != nil && q.hit.value()%offerEvery == 0 && ev != eventPeek {
+		if q.b.table.offload != nil && q.hit.value()%q.b.offerEvery == 0 && ev != eventPeek {
 			q.b.table.offer(f)
 		}
 	default:

@@ -37,11 +37,11 @@ type Offer struct {
 	Account uint32 // where they are counted
 }
 
-// offerEvery makes one of so many packets of established flows offer its flow.
-// So a long flow is soon offered and a short one seldom is, without a count
-// that each flow would have to keep: sample and hold (Estan and Varghese,
+// defaultOfferEvery makes one of so many packets of established flows offer
+// its flow. So a long flow is soon offered and a short one seldom is, without a
+// count that each flow would have to keep: sample and hold (Estan and Varghese,
 // SIGCOMM 2002).
-const offerEvery = 32
+const defaultOfferEvery = 32
 
 // offerable says whether a flow of this state may be carried unseen: whatever
 // ends it comes up.

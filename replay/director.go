@@ -36,6 +36,8 @@ type Director struct {
 	table  compat.Table
 	sysctl map[string]string
 	marked []lb.Listen // what a firewall mark stands for
+
+	witness Witness
 }
 
 // flowLimit is the size of a Director's flow table.
@@ -43,7 +45,9 @@ const flowLimit = 100_000
 
 // New makes a Director in the network of t, without services and with IPVS's
 // defaults.
-func New(t *Topology) (*Director, error) {
+func New(t *Topology) (*Director, error) { return newDirector(t, Witness{}) }
+
+func newDirector(t *Topology, w Witness) (*Director, error) {
 	net, err := newNetwork(t)
 	if err != nil {
 		return nil, err
@@ -52,11 +56,12 @@ func New(t *Topology) (*Director, error) {
 		fragments: stack.NewFragments(),
 		buf:       make([]byte, packet.Headroom+packet.MaxSize+packet.Headroom),
 		sysctl:    map[string]string{},
+		witness:   w,
 	}
 	d.host = &host{net: net, balance: d.balance, learned: d.learned, parts: newAssembler()}
 	d.host.parts.lifetime = [2]time.Duration{fragmentTime4, fragmentTime6}
 	d.host.parts.late = func(first []byte) { d.host.complain(first, fragmentsLate, 0) }
-	if d.balancer, err = lb.New(lb.Options{Flows: flowLimit, EveryAnswer: true}); err != nil {
+	if d.balancer, err = lb.New(lb.Options{Flows: flowLimit, EveryAnswer: true, Offload: w.Offload, OfferEvery: 1}); err != nil {
 		return nil, err
 	}
 	d.queue = d.balancer.Queue(0)
@@ -101,8 +106,15 @@ func (d *Director) tick() {
 // eth is the type of the frame, as four hexadecimal digits, "" for that of the
 // packet; toAll says that it is not addressed to the Director alone.
 func (d *Director) Inject(b []byte, eth string, toAll bool) []Frame {
+	var after func([]Frame)
+	if d.witness.Packet != nil {
+		after = d.witness.Packet(d, b)
+	}
 	d.host.out = nil
 	d.host.receive(append([]byte(nil), b...), eth, toAll)
+	if after != nil {
+		after(d.host.out)
+	}
 	return d.host.out
 }
 
@@ -168,6 +180,9 @@ func (d *Director) pathMTUs() {
 		}
 	}
 }
+
+// PathMTU is what fits on the way to an address, 0 where there is none.
+func (d *Director) PathMTU(to netip.Addr) int { return d.pathMTU(to) }
 
 func (d *Director) pathMTU(rip netip.Addr) int {
 	if way := d.host.net.lookup(rip); way.kind == unicast {

@@ -9,13 +9,28 @@ import (
 	"time"
 
 	"github.com/uvs-project/uvs/config/compat"
+	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
 )
 
 // Play tells a new Director the vector v of f and returns the vector as the
 // Director played it: the same inputs with what came of them here.
-func Play(f *File, v *Vector) (*Vector, error) {
-	d, err := New(&f.Topology)
+func Play(f *File, v *Vector) (*Vector, error) { return PlayBeside(f, v, Witness{}) }
+
+// A Witness sees what a Director does besides what it sends.
+type Witness struct {
+	// Offload is offered every flow that may be carried past the balancer, but
+	// carries nothing.
+	Offload lb.Offload
+
+	// Packet sees each packet before the Director does; what it returns, if it
+	// is not nil, sees what left because of it.
+	Packet func(d *Director, in []byte) func(out []Frame)
+}
+
+// PlayBeside is Play before a witness.
+func PlayBeside(f *File, v *Vector, w Witness) (*Vector, error) {
+	d, err := newDirector(&f.Topology, w)
 	if err != nil {
 		return nil, err
 	}

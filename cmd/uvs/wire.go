@@ -121,7 +121,7 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	}
 	if d.lane != nil {
 		d.onClose(d.lane.Close)
-		balance.Offload = d.lane
+		balance.Offload, balance.OfferEvery = d.lane, cfg.Device.OffloadEvery
 	}
 	if d.balancer, err = lb.New(balance); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package fastlane
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -157,6 +158,29 @@ func (l *Lane) Seen(t *packet.Tuple) (ago time.Duration, ok bool) {
 	}
 	return max(0, clock()-time.Duration(f.Seen)), true
 }
+
+// Try gives the program a packet, as one that has just arrived, and says whether
+// it would carry it and what it would make of it. Nothing is sent.
+func (l *Lane) Try(pkt []byte) (out []byte, carried bool, err error) {
+	frame := make([]byte, etherLen, etherLen+len(pkt))
+	ether := uint16(unix.ETH_P_IP)
+	if len(pkt) > 0 && pkt[0]>>4 == packet.IPv6 {
+		ether = unix.ETH_P_IPV6
+	}
+	binary.BigEndian.PutUint16(frame[12:], ether)
+	frame = append(frame, pkt...)
+	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+packet.Headroom)}
+	answer, err := l.objects.Lane.Run(o)
+	if err != nil {
+		return nil, false, fmt.Errorf("try a packet in the fast lane: %w", err)
+	}
+	return o.DataOut[etherLen:], answer == redirected, nil
+}
+
+const (
+	etherLen   = 14
+	redirected = 7 // TC_ACT_REDIRECT
+)
 
 // key is t as the program's struct tuple, which has the same layout, so that
 // the system call needs no copy.
