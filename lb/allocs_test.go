@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/packet/packettest"
 )
@@ -13,6 +14,9 @@ import (
 // TestHandleNoAllocs: neither a packet of a known flow nor a new flow costs an
 // allocation.
 func TestHandleNoAllocs(t *testing.T) {
+	persistent, bySIP := natDirector, natDirector
+	persistent.persistence = everyAddress(time.Minute)
+	bySIP.persistence = lb.Persistence{Timeout: time.Minute, Engine: lb.SIPEngine}
 	tests := []struct {
 		name    string
 		d       director
@@ -29,6 +33,9 @@ func TestHandleNoAllocs(t *testing.T) {
 		{"fullnat IPv4", director{mode: "fullnat", realServers: []string{mapped4}}, packettest.UDP(client4, web4), nil},
 		{"fullnat IPv6", director{mode: "fullnat", realServers: []string{mapped6}}, packettest.UDP(client6, web6), nil},
 		{"fullnat IPv6 to IPv4", director{mode: "fullnat", realServers: []string{mapped4}}, packettest.UDP(client6, web6), nil},
+		{"persistent IPv4", persistent, packettest.UDP(client4, web4), packettest.UDP(mapped4, client4)},
+		{"persistent IPv6", persistent, packettest.UDP(client6, web6), packettest.UDP(mapped6, client6)},
+		{"persistent by SIP", bySIP, sip(client4, web4, "a@b"), sip(mapped4, client4, "a@b")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -31,6 +31,7 @@ type director struct {
 	onNoServer  lb.OnNoServer
 	timeouts    lb.Timeouts
 	policy      *lb.Policy // nil: the default
+	persistence lb.Persistence
 }
 
 func (d director) config(tb testing.TB) lb.Config {
@@ -38,7 +39,7 @@ func (d director) config(tb testing.TB) lb.Config {
 	if d.port == 0 {
 		d.port = 80
 	}
-	s := lb.ServiceConfig{Name: "web", OnNoServer: d.onNoServer, Timeouts: d.timeouts, Policy: lb.DefaultPolicy()}
+	s := lb.ServiceConfig{Name: "web", OnNoServer: d.onNoServer, Timeouts: d.timeouts, Policy: lb.DefaultPolicy(), Persistence: d.persistence}
 	if d.policy != nil {
 		s.Policy = *d.policy
 	}

@@ -24,6 +24,8 @@ var fuzzed = []director{
 	{mode: "fullnat", realServers: []string{mapped4}, policy: &everyPolicy},
 	{mode: "tun", realServers: []string{rs4}, tunnel: modes.Tunnel{Fragment: true}, policy: &everyPolicy},
 	{mode: "tun", realServers: []string{rs6}, tunnel: modes.Tunnel{Fragment: true}, policy: &everyPolicy},
+	{mode: "nat", realServers: []string{mapped4, mapped6}, persistence: everyAddress(time.Second)},
+	{mode: "nat", realServers: []string{mapped4, mapped6}, persistence: lb.Persistence{Timeout: time.Second, Engine: lb.SIPEngine}},
 	{onNoServer: lb.AnswerReset},
 	{onNoServer: lb.AnswerICMP},
 }
@@ -62,6 +64,7 @@ func fuzzSeeds() [][]byte {
 		packettest.TCP(client6, web6, packettest.HopByHop, packettest.AtomicFragment, packettest.DestinationOptions),
 		packettest.TCP(client4, web4, packettest.IPOptions(1, 131, 7, 4, 1, 2, 3, 4), packettest.SYN),
 		packettest.UDP(mapped4, lip4+":5000", packettest.NoSum),
+		sip(client4, web4, "a"), sip(mapped4, client4, "b"), sip(mapped6, client6, "b"),
 		packettest.UDP(client4, web4, packettest.DF, packettest.Pad(1400)),
 		packettest.UDP(client6, web6, packettest.Pad(1400)),
 	} {
