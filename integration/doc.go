@@ -2,6 +2,6 @@
 // networks of namespaces (package lab), with clients and servers that we did
 // not write. Each test file opens with the topology that it uses. The tests
 // need root and Debian's packages iproute2, nginx-light, iperf3, bind9,
-// dnsutils, socat, curl, nftables, ethtool and iputils-ping; one that lacks
+// dnsutils, socat, curl, nftables, ethtool, iputils-ping and sip-tester; one that lacks
 // something is skipped with the reason, or fails where CI=true.
 package integration
