@@ -139,3 +139,34 @@ func (p *path) serve(t *testing.T) {
 		}
 	}
 }
+
+// TestClampedPath: where nobody hears of the narrow link, because something
+// keeps its ICMP errors from the director, a clamped MSS keeps connections
+// below it, and without it they hang.
+func TestClampedPath(t *testing.T) {
+	need(t, append(programs, "nft")...)
+	p := newPath(t, 1500, narrow)
+	p.serve(t)
+	run(t, p.director, "nft", "add table inet deaf; add chain inet deaf prerouting { type filter hook prerouting priority -350; }; "+
+		"add rule inet deaf prerouting icmp type destination-unreachable drop; add rule inet deaf prerouting icmpv6 type packet-too-big drop")
+	clamped := some("nat IPv4", "nat IPv6", "fullnat IPv4", "fullnat IPv4 to IPv6", "fullnat IPv6 to IPv4")
+	config := settings[:strings.Index(settings, "  tunnel_source")] + settings[strings.Index(settings, "  fullnat_pool"):] + "services:\n"
+	for _, v := range clamped {
+		config += p.service(v) + "    policy: {clamp_mss: 1300}\n"
+	}
+	bare := some("fullnat IPv6")[0]
+	startDirector(t, p.director, config+p.service(bare))
+	for _, v := range clamped {
+		t.Run(v.name, func(t *testing.T) { upload(t, &target{&bed{client: p.client}, v}) })
+	}
+	t.Run("without", func(t *testing.T) {
+		want, err := big()
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := (&target{&bed{client: p.client}, bare}).url("/upload/bare")
+		if out, err := p.client.Run(within(t), "curl", "-sS", "--max-time", "3", "-T", want.path, url); err == nil {
+			t.Errorf("the file went up: the link is not narrow, or the errors are heard\n%s", out)
+		}
+	})
+}

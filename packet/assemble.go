@@ -9,15 +9,18 @@ import "encoding/binary"
 //
 // An IPv4 datagram may not be fragmented again if its largest fragment said so,
 // as in the kernel; an IPv6 one leaves in fragments no longer than those that
-// came (CutLen), or at most in ones that every link carries.
+// came (CutLen), or at most in ones that every link carries. It has the
+// congestion mark if one of them had it (RFC 3168 section 5.3).
 func Assemble(fragments []*Packet) (*Packet, Reason) {
 	first := fragments[0]
 	head := first.part
 	if first.family == IPv6 {
 		head -= 8
 	}
-	size, largest := head, first
+	size, largest, congested := head, first, false
 	for _, f := range fragments {
+		tos, _ := class(f.buf[f.start:f.end])
+		congested = congested || tos&3 == ce
 		size += f.FragmentLen()
 		if f.Len() > largest.Len() {
 			largest = f
@@ -42,6 +45,9 @@ func Assemble(fragments []*Packet) (*Packet, Reason) {
 		binary.BigEndian.PutUint16(b[4:6], uint16(size-40))
 		b[nextHeader(b, head)] = first.buf[first.start+head]
 		cut = max(largest.Len(), minMTU6)
+	}
+	if congested {
+		markInner(b, ce)
 	}
 	why := p.Parse()
 	p.cut = cut

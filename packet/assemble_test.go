@@ -1,0 +1,61 @@
+package packet_test
+
+import (
+	"testing"
+
+	"github.com/uvs-project/uvs/packet"
+	pt "github.com/uvs-project/uvs/packet/packettest"
+)
+
+func TestAssemble(t *testing.T) {
+	fragments := func(b []byte) [][]byte { return pt.Fragments(b, 64) }
+	// marked sets the traffic class of one fragment.
+	marked := func(parts [][]byte, i int, tos byte) [][]byte {
+		if parts[i][0]>>4 == 6 {
+			parts[i][1] = parts[i][1]&0x0f | tos<<4
+		} else {
+			parts[i][1] = tos
+		}
+		parts[i] = pt.Cut(parts[i], len(parts[i]))
+		return parts
+	}
+	tests := []struct {
+		name string
+		in   [][]byte
+		want []byte
+	}{
+		{name: "IPv4", in: fragments(pt.UDP(client4, vip4, pt.Pad(200), pt.ID(7))), want: pt.UDP(client4, vip4, pt.Pad(200), pt.ID(7))},
+		{name: "IPv4 with options", in: fragments(pt.UDP(client4, vip4, pt.Pad(200), pt.IPOptions(1, 1, 1, 0))), want: pt.UDP(client4, vip4, pt.Pad(200), pt.IPOptions(1, 1, 1, 0))},
+		{name: "IPv4 keeps the DF of the largest", in: fragments(pt.UDP(client4, vip4, pt.Pad(200), pt.DF)), want: pt.UDP(client4, vip4, pt.Pad(200), pt.DF)},
+		{name: "IPv6", in: fragments(pt.UDP(client6, vip6, pt.Pad(200))), want: pt.UDP(client6, vip6, pt.Pad(200))},
+		{name: "IPv6 with an extension header behind the fragment header", in: fragments(pt.UDP(client6, vip6, pt.Pad(200), pt.DestinationOptions)), want: pt.UDP(client6, vip6, pt.Pad(200), pt.DestinationOptions)},
+		{name: "a congestion mark of one is that of all", in: marked(fragments(pt.UDP(client4, vip4, pt.Pad(200), pt.TOS(2))), 1, 3), want: pt.UDP(client4, vip4, pt.Pad(200), pt.TOS(3))},
+		{name: "also in IPv6", in: marked(fragments(pt.UDP(client6, vip6, pt.Pad(200), pt.TOS(1))), 2, 3), want: pt.UDP(client6, vip6, pt.Pad(200), pt.TOS(3))},
+		{name: "but not where the ends know no such mark", in: marked(fragments(pt.UDP(client4, vip4, pt.Pad(200))), 1, 3), want: pt.UDP(client4, vip4, pt.Pad(200))},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var parts []*packet.Packet
+			for _, b := range tt.in {
+				parts = append(parts, pt.Parsed(t, b))
+			}
+			p, why := packet.Assemble(parts)
+			if why != packet.OK {
+				t.Fatal(why)
+			}
+			diff(t, p.Bytes(), tt.want)
+			if p.Fragment().Is || p.Tuple != pt.Parsed(t, tt.want).Tuple {
+				t.Errorf("parsed as %+v, fragment %v", p.Tuple, p.Fragment().Is)
+			}
+		})
+	}
+	t.Run("more than a packet can hold", func(t *testing.T) {
+		var parts []*packet.Packet
+		for range 45 {
+			parts = append(parts, pt.Parsed(t, pt.Fragments(pt.UDP(client4, vip4, pt.Pad(3000)), 1480)[0]))
+		}
+		if _, why := packet.Assemble(parts); why != packet.TooBig {
+			t.Errorf("%v, want %v", why, packet.TooBig)
+		}
+	})
+}
