@@ -133,6 +133,10 @@ func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration)
 	case packet.OK:
 		return packet.Send, packet.OK, true
 	case packet.NoRealServer:
+		if !svc.names(p.Tuple.DstPort) { // only maybe a data connection of FTP
+			v, why = q.notBalanced(p, now)
+			return v, why, false
+		}
 		v, why = q.refuse(p, svc.onNoServer, now)
 		return v, why, false
 	}

@@ -3,6 +3,7 @@ package lb
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -132,6 +133,14 @@ func (s *snapshot) find(t *packet.Tuple) *service {
 		}
 	}
 	return p.Load()
+}
+
+// names says whether s listens on port by itself, or on all.
+func (s *service) names(port uint16) bool {
+	return slices.ContainsFunc(s.listens, func(l Listen) bool {
+		first, last := l.ports()
+		return first == 0 || first <= port && port <= last
+	})
 }
 
 // findFTP is the persistent service on FTP's port whose passive data connection

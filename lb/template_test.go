@@ -280,6 +280,16 @@ func TestOnePacketFollowsTheTemplate(t *testing.T) {
 	}
 }
 
+// TestFTPWithoutARealServer: the client's request is refused; what is maybe no
+// FTP at all is left to the host (ip_vs_leave).
+func TestFTPWithoutARealServer(t *testing.T) {
+	s := newScene(t, everyAddress(hundred), ftpVIP+"/tcp")
+	s.c.Services[0].RealServers = nil
+	s.apply()
+	s.want("FTP", s.syn(sevenOne, ftpVIP), "send no_real_server")
+	s.want("another port", s.syn(sevenOne, "203.0.113.10:30000"), "pass no_service")
+}
+
 func TestPortsThatAPersistentServiceTakesBesides(t *testing.T) {
 	s := newScene(t, everyAddress(hundred), ftpVIP+"/tcp")
 	c := &s.c.Services[0]
