@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -180,5 +181,58 @@ func TestADrainEnds(t *testing.T) {
 		return err
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFlowsOutliveTheirService takes services out of the configuration and puts
+// them back, with the policy of uvs and with the one of IPVS.
+func TestFlowsOutliveTheirService(t *testing.T) {
+	list := some("dr IPv4", "nat IPv4", "nat IPv6", "tun ipip IPv4", "fullnat IPv6")
+	b := quietBed(t, list)
+	d := startDirector(t, b.director, settings+quietServices(list, 1, 1))
+	pairs := connectQuietly(t, b, list)
+	reloads := 0
+	reload := func(config string) {
+		t.Helper()
+		if err := d.reload(settings + config); err != nil {
+			t.Fatal(err)
+		}
+		reloads++
+		if err := lab.Wait(within(t), "the reload", func() error {
+			if out := d.process.Output(); strings.Count(out, "configuration reloaded") < reloads {
+				return errors.New(out)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onlyFirst := quietServices(list[:1], 1, 1)
+	reload(onlyFirst)
+	for _, p := range pairs {
+		exchangeOnce(t, p.name+" without its service", p.client, p.remote, 10_000)
+		exchangeOnce(t, p.name+" without its service", p.remote, p.client, 10_000)
+	}
+	const keep = "policy: {removed: keep}\n"
+	reload(keep + quietServices(list, 1, 1))
+	for _, p := range pairs {
+		exchangeOnce(t, p.name+" with its service again", p.client, p.remote, 10_000)
+	}
+	reload(keep + onlyFirst)
+	for _, p := range pairs[2:] {
+		if _, err := p.client.Write([]byte("?")); err != nil {
+			t.Fatalf("%s: %v", p.name, err)
+		}
+		p.remote.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		if n, err := p.remote.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %d bytes came through without the service, %v", p.name, n, err)
+		}
+	}
+	reload(keep + quietServices(list, 1, 1))
+	for _, p := range pairs[2:] {
+		p.remote.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.ReadFull(p.remote, make([]byte, 1)); err != nil {
+			t.Errorf("%s: what was sent meanwhile did not come: %v", p.name, err)
+		}
 	}
 }

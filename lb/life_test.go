@@ -325,3 +325,32 @@ func TestDrainLeavesOthersAlone(t *testing.T) {
 		t.Errorf("left %v, %d ended", servers, s.Flows.Ended)
 	}
 }
+
+// TestStatsOfAServiceThatIsGone: it is told of as long as it has flows.
+func TestStatsOfAServiceThatIsGone(t *testing.T) {
+	d := lifeDirector("dr", lb.DefaultPolicy())
+	c := d.config(t)
+	b := startWith(t, c, lb.Options{Flows: 1000})
+	handle(t, b, fromClient(1, syn1), 0)
+	if gone := b.Stats().Gone; gone != nil {
+		t.Errorf("before: %+v", gone)
+	}
+	c.Services = nil
+	if err := b.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+	gone := b.Stats().Gone
+	if len(gone) != 1 || gone[0].Name != "web" || len(gone[0].Listens) == 0 || len(gone[0].RealServers) != 1 {
+		t.Fatalf("gone: %+v", gone)
+	}
+	rs := gone[0].RealServers[0]
+	if want := (lb.Traffic{Flows: 1, RequestPackets: 1, RequestBytes: 40}); !rs.Removed || rs.ActiveFlows != 1 || rs.Traffic != want || gone[0].Traffic != want {
+		t.Errorf("its real server: %+v", rs)
+	}
+	for at := time.Duration(0); at < 70*time.Second; at += time.Second / 4 {
+		b.Tick(at)
+	}
+	if gone := b.Stats().Gone; gone != nil {
+		t.Errorf("after its last flow: %+v", gone)
+	}
+}

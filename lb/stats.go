@@ -3,6 +3,7 @@ package lb
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/uvs-project/uvs/packet"
 )
@@ -11,7 +12,8 @@ import (
 // queues at the moment of asking.
 type Stats struct {
 	Services []ServiceStats
-	Total    Measured // of all services, those that were removed too
+	Gone     []ServiceStats // that are not in the configuration any more and have flows, by name
+	Total    Measured       // of all services, those that were removed too
 	Flows    FlowStats
 	Defence  DefenceState
 	Lookups  Lookups
@@ -95,8 +97,17 @@ func (b *Balancer) Stats() Stats {
 	defer b.mu.Unlock()
 	for _, p := range b.state.Load().services {
 		svc := p.Load()
-		s.Services = append(s.Services, svc.stats(b.accounts[svc.name]))
+		s.Services = append(s.Services, b.accounts[svc.name].stats(svc, svc.set))
 	}
+	for name, a := range b.accounts {
+		if b.byName[name] != nil || len(a.servers) == 0 {
+			continue
+		}
+		if gone := a.stats(a.servers[0].service, nil); len(gone.RealServers) > 0 {
+			s.Gone = append(s.Gone, gone)
+		}
+	}
+	slices.SortFunc(s.Gone, func(x, y ServiceStats) int { return strings.Compare(x.Name, y.Name) })
 	all := b.gone
 	for _, a := range b.accounts {
 		all.add(a.counted())
@@ -105,7 +116,9 @@ func (b *Balancer) Stats() Stats {
 	return s
 }
 
-func (s *service) stats(a *account) ServiceStats {
+// stats are those of the service that a is of, whose latest form is s and whose
+// real servers are set.
+func (a *account) stats(s *service, set []*RealServer) ServiceStats {
 	st := ServiceStats{Name: s.name, Listens: slices.Clone(s.listens), Modes: maps.Clone(a.retired)}
 	sum := a.former()
 	place := map[packet.Endpoint]int{}
@@ -138,10 +151,10 @@ func (s *service) stats(a *account) ServiceStats {
 			Measured:      m,
 		})
 	}
-	for _, rs := range s.set {
+	for _, rs := range set {
 		add(rs)
 	}
-	if len(a.servers) == len(s.set) {
+	if len(a.servers) == len(set) {
 		st.Measured = a.meter.measured(sum)
 		return st
 	}

@@ -242,3 +242,38 @@ func TestDefaultsAreThoseOfTheBalancer(t *testing.T) {
 		t.Errorf("policy (-lb +config):\n%s", diff)
 	}
 }
+
+// TestFlowsThatOutliveTheirService go on being steered, without an announcement.
+func TestFlowsThatOutliveTheirService(t *testing.T) {
+	a := netip.MustParseAddr
+	web, dns, rip := a("203.0.113.10"), a("203.0.113.53"), a("10.0.0.21")
+	replies := []host.Reply{{Addr: rip, Proto: packet.TCP, Port: 80}, {Addr: a("10.0.0.22"), Proto: packet.TCP, Port: 80}}
+	before := host.Desired{VIPs: []netip.Addr{web, dns}, Replies: replies}
+	removed := []lb.RealServerStats{{Endpoint: packet.EndpointFrom(netip.AddrPortFrom(rip, 80)), Removed: true}}
+	listens := []lb.Listen{{VIP: dns, FirstPort: 53, Proto: packet.TCP}}
+	tests := []struct {
+		name   string
+		wanted host.Desired
+		stats  lb.Stats
+		want   host.Desired
+	}{
+		{"nothing was removed", host.Desired{VIPs: []netip.Addr{web}}, lb.Stats{}, host.Desired{VIPs: []netip.Addr{web}}},
+		{"a real server", host.Desired{VIPs: []netip.Addr{web}},
+			lb.Stats{Services: []lb.ServiceStats{{RealServers: removed}}},
+			host.Desired{VIPs: []netip.Addr{web}, Replies: replies[:1]}},
+		{"a service", host.Desired{VIPs: []netip.Addr{web}},
+			lb.Stats{Gone: []lb.ServiceStats{{Listens: listens, RealServers: removed}}},
+			host.Desired{VIPs: []netip.Addr{web, dns}, Replies: replies[:1], LAN: host.LAN{Silent: []netip.Addr{dns}}}},
+		{"a service whose VIP another one has", host.Desired{VIPs: []netip.Addr{dns}},
+			lb.Stats{Gone: []lb.ServiceStats{{Listens: listens, RealServers: removed}}},
+			host.Desired{VIPs: []netip.Addr{dns}, Replies: replies[:1]}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := withRemoved(tt.wanted, before, tt.stats)
+			if diff := cmp.Diff(tt.want, got, compareAddrs, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}

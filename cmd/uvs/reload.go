@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/stack/host"
 )
 
 // reloadOn reads the configuration anew at each signal until ctx ends.
@@ -39,8 +41,7 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	if err = d.balance(p); err == nil {
-		p.keepReplies(d.plan, d.balancer.Stats())
-		err = d.steer(ctx, p)
+		err = d.steerAll(ctx, p)
 	}
 	if err != nil {
 		return errors.Join(err, d.balance(d.plan), d.steer(ctx, d.plan))
@@ -51,24 +52,48 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 	return d.announce(ctx)
 }
 
-// keepReplies goes on steering the replies of nat's real servers that were
-// removed while they had flows, which end in their own time. What is kept
-// longer than the last flow is given back to the host unchanged, until the
-// next reload.
-func (p *plan) keepReplies(old *plan, stats lb.Stats) {
-	for _, s := range stats.Services {
+// steerAll steers what p wants, and what belongs to flows that outlive their
+// real server or service. Where the host cannot have the latter, because their
+// addresses are in use otherwise by now, they end.
+func (d *director) steerAll(ctx context.Context, p *plan) error {
+	wanted := p.host
+	p.host = withRemoved(wanted, d.plan.host, d.balancer.Stats())
+	if d.steer(ctx, p) == nil {
+		return nil
+	}
+	p.host = wanted
+	return d.steer(ctx, p)
+}
+
+// withRemoved is wanted, with the replies of nat's real servers that were
+// removed while they had flows, and with the VIPs of services that were, which
+// are not announced any more. What is kept longer than the last flow is given
+// back to the host unchanged, until the next reload.
+func withRemoved(wanted, before host.Desired, stats lb.Stats) host.Desired {
+	d := wanted
+	d.VIPs, d.Replies, d.LAN.Silent = slices.Clone(wanted.VIPs), slices.Clone(wanted.Replies), slices.Clone(wanted.LAN.Silent)
+	for _, s := range slices.Concat(stats.Services, stats.Gone) {
 		for _, rs := range s.RealServers {
 			if !rs.Removed {
 				continue
 			}
 			rip := rs.Endpoint.Addr.Netip(rs.Endpoint.Family)
-			for _, r := range old.host.Replies {
+			for _, r := range before.Replies {
 				if r.Addr == rip {
-					p.host.Replies = append(p.host.Replies, r)
+					d.Replies = append(d.Replies, r)
 				}
 			}
 		}
 	}
+	for _, s := range stats.Gone {
+		for _, l := range s.Listens {
+			if !slices.Contains(d.VIPs, l.VIP) {
+				d.VIPs = append(d.VIPs, l.VIP)
+				d.LAN.Silent = append(d.LAN.Silent, l.VIP)
+			}
+		}
+	}
+	return d
 }
 
 // unchangeable is an error for each key that only a start can change.
