@@ -17,7 +17,7 @@ type Policy struct {
 	// that replies are not translated (ipvsadm -o).
 	OnePacket bool
 
-	// Sloppy lets any packet but a reset open a flow of TCP, and any at all
+	// Sloppy lets any packet but a RST open a flow of TCP, and any but an ABORT
 	// one of SCTP (sysctls sloppy_tcp, sloppy_sctp). With a scheduler that
 	// chooses by the tuple alone, such as maglev, any director then takes over
 	// flows in mid-stream.
