@@ -203,3 +203,24 @@ func TestACallOfTheRealServersIsForwardedOnce(t *testing.T) {
 		t.Errorf("counted %+v", n)
 	}
 }
+
+// TestAKeptPortOutlivesTheRealServer removes the real server of a flow to a
+// port that its persistent service does not name: packets of both directions go
+// on as before.
+func TestAKeptPortOutlivesTheRealServer(t *testing.T) {
+	s := newScene(t, lb.Persistence{}, "203.0.113.99:80/tcp")
+	c := s.add("all", everyAddress(hundred), vip4+":0/udp")
+	c.RealServers = nil
+	s.server(c, "nat", netip.MustParseAddrPort(rip4+":8080"))
+	s.server(c, "nat", netip.MustParseAddrPort("10.0.0.9:8080"))
+	c.RealServers[1].Weight = 0
+	s.apply()
+	for _, when := range []string{"in its service", "removed"} {
+		got := handle(t, s.b, packettest.UDP(client4, vip4+":5000"), 0)
+		diff(t, when+": request", packettest.UDP(client4, rip4+":5000"), got.bytes)
+		got = handle(t, s.b, packettest.UDP(rip4+":5000", client4), 0)
+		diff(t, when+": reply", packettest.UDP(vip4+":5000", client4), got.bytes)
+		c.RealServers = c.RealServers[1:]
+		s.apply()
+	}
+}

@@ -13,7 +13,7 @@ func (a *account) settle(now *service, served [2]bool, byID []*RealServer) {
 			continue // in the set
 		}
 		rs := &RealServer{
-			Endpoint: was.Endpoint, Mode: was.Mode, LastWeight: was.LastWeight,
+			Endpoint: was.Endpoint, Mode: was.Mode, LastWeight: was.LastWeight, mapped: was.mapped,
 			service: was.service, record: was.record, load: was.load,
 		}
 		if now != nil {
