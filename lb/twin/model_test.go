@@ -11,46 +11,49 @@ import (
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/modes"
 	"github.com/uvs-project/uvs/packet"
-	"github.com/uvs-project/uvs/packet/packettest"
 )
 
 // A model is what a balancer does, in maps: no hash, no shard, no wheel, no
 // incremental checksum. Where uvs is free to choose, a real server or a local
 // port, the model looks at what it chose and says whether that was allowed.
 type model struct {
-	now      time.Duration
-	services []*service
-	locals   []netip.Prefix
-	mtu      map[netip.Addr]int
-	servers  map[serverID]*server
-	flows    map[key]*flow // by the client's packets
-	replies  map[key]*flow // by the real server's
-	errors   []bucket      // of each queue's ICMP errors
-	resets   []bucket      // and of its resets and what the host behind the VIPs answers
-	ending   map[load]bool // real servers whose flows were ended
-	peek     func(key) (lb.Flow, bool)
-	total    lb.Traffic
-	served   map[bool]bool // by IPv6: there is a service of the family
-	would    uint64        // packets that would have opened a flow while it was on
-	dropRate int
+	now       time.Duration
+	services  []*service
+	locals    []netip.Prefix
+	mtu       map[netip.Addr]int
+	servers   map[serverID]*server
+	flows     map[key]*flow // by the client's packets
+	replies   map[key]*flow // by the real server's
+	errors    []bucket      // of each queue's ICMP errors
+	resets    []bucket      // and of its resets and what the host behind the VIPs answers
+	templates map[client]*template
+	over      map[load]string // "yes": the real server takes no flows; "perhaps": it does if an old one ends by the packet
+	ending    map[load]bool   // real servers whose flows were ended
+	peek      func(key) (lb.Flow, bool)
+	total     lb.Traffic
+	served    map[bool]bool // by IPv6: there is a service of the family
+	would     uint64        // packets that would have opened a flow while it was on
+	dropRate  int
 }
 
 // A service is one service of the configuration in force.
 type service struct {
-	name      string
-	listens   []lb.Listen
-	scheduler string
-	onNo      lb.OnNoServer
-	timeouts  lb.Timeouts
-	policy    lb.Policy
-	servers   []*serverConfig
+	name        string
+	listens     []lb.Listen
+	scheduler   string
+	onNo        lb.OnNoServer
+	timeouts    lb.Timeouts
+	policy      lb.Policy
+	persistence lb.Persistence
+	servers     []*serverConfig
 }
 
 type serverConfig struct {
-	addr   netip.AddrPort
-	weight int
-	mode   string
-	tunnel modes.Tunnel
+	addr        netip.AddrPort
+	weight      int
+	most, least int // thresholds
+	mode        string
+	tunnel      modes.Tunnel
 }
 
 // A serverID is what makes a real server the same one in two configurations.
@@ -59,12 +62,37 @@ type serverID struct {
 	addr    netip.AddrPort
 	mode    string
 	tunnel  modes.Tunnel
+	named   string // the listens whose ports become the real server's; empty: every port does
+}
+
+// id is what c is in the service.
+func (s *service) id(c *serverConfig) serverID {
+	_, named := s.named()
+	return serverID{s.name, c.addr, c.mode, c.tunnel, named}
+}
+
+// named are the listens whose ports become those of the real servers. A
+// persistent service on every port keeps the ports that it does not name.
+func (s *service) named() (named []lb.Listen, id string) {
+	every := false
+	for _, l := range s.listens {
+		if l.FirstPort == 0 {
+			every = true
+			continue
+		}
+		named = append(named, l)
+	}
+	if !every || !s.persists() {
+		return nil, ""
+	}
+	return named, fmt.Sprint("only ", named)
 }
 
 // A server is a real server, also after it was removed.
 type server struct {
 	serverID
-	service *service // as it is, or as it was when it was removed
+	service *service    // as it is, or as it was when it was removed
+	names   []lb.Listen // see serverID.named
 	weight  int
 	removed bool // and not there in another mode either
 }
@@ -84,11 +112,12 @@ func (s *server) oneSided() bool { return s.mode == "dr" || s.mode == "tun" }
 
 // A flow is what is remembered of a client.
 type flow struct {
-	client key // of its packets
-	server *server
-	local  netip.AddrPort // of fullnat
-	state  string
-	ends   uint32 // tick from which on it is gone
+	client   key // of its packets
+	server   *server
+	local    netip.AddrPort // of fullnat
+	template *template      // nil: none
+	state    string
+	ends     uint32 // tick from which on it is gone
 
 	// How far the connection has come by the client's packets, where the policy
 	// may have to reset it.
@@ -102,8 +131,11 @@ func tick(d time.Duration) uint32  { return uint32(d >> 26) }
 func ticks(d time.Duration) uint32 { return uint32((d + 1<<26 - 1) >> 26) }
 
 func (f *flow) serverEnd() netip.AddrPort {
-	a := f.server.addr
-	if a.Port() == 0 {
+	a, port := f.server.addr, f.client.dst.Port()
+	keeps := f.server.named != "" && !slices.ContainsFunc(f.server.names, func(l lb.Listen) bool {
+		return l.FirstPort <= port && port <= max(l.FirstPort, l.LastPort)
+	})
+	if a.Port() == 0 || keeps {
 		return netip.AddrPortFrom(a.Addr(), f.client.dst.Port())
 	}
 	return a
@@ -132,6 +164,7 @@ func (m *model) advance(to time.Duration) {
 
 func (m *model) remove(f *flow) {
 	delete(m.flows, f.client)
+	f.template.leave(f, tick(m.now))
 	if k, ok := f.replyKey(); ok && m.replies[k] == f {
 		delete(m.replies, k)
 	}
@@ -153,9 +186,10 @@ func (m *model) apply(services []*service) {
 			m.served[l.VIP.Is6()] = true
 		}
 		for _, c := range s.servers {
-			id := serverID{s.name, c.addr, c.mode, c.tunnel}
+			id := s.id(c)
 			if m.servers[id] == nil {
 				m.servers[id] = &server{serverID: id}
+				m.servers[id].names, _ = s.named()
 			}
 		}
 	}
@@ -170,7 +204,7 @@ func (m *model) apply(services []*service) {
 			for _, c := range s.servers {
 				if c.addr == rs.addr {
 					rs.removed, rs.weight = false, c.weight
-					replaced = c.mode != rs.mode || c.tunnel != rs.tunnel
+					replaced = s.id(c) != rs.serverID
 				}
 			}
 		}
@@ -356,9 +390,18 @@ func (m *model) judge(in *pkt, q int, got result) error {
 			return dropped(packet.Overload).compare(got)
 		}
 	}
-	if got.reason == packet.NoRealServer || got.reason == packet.RateLimited && s.mayRefuse(in.v6()) {
-		if !s.mayRefuse(in.v6()) {
+	mayRefuse := m.mayRefuse(s, in.v6())
+	if s.persists() {
+		if _, to, sure := m.binding(s, s.client(k.src.Addr()), in.v6()); to != nil && sure {
+			mayRefuse = false
+		}
+	}
+	if got.reason == packet.NoRealServer || got.reason == packet.RateLimited && mayRefuse {
+		if !mayRefuse {
 			return fmt.Errorf("refused, though there are real servers")
+		}
+		if s.persists() {
+			delete(m.templates, s.client(k.src.Addr())) // what was doubtful
 		}
 		return m.refuse(s, in, q, isError, got.bytes).compare(got)
 	}
@@ -373,9 +416,9 @@ func (f *flow) givesWay() bool {
 	}
 	switch f.state {
 	case "TW", "CL", "sCL":
-		return p.Reuse != 0
+		return p.Reuse != 0 && f.template == nil
 	case "FW":
-		return p.Reuse&lb.ReuseFinWait != 0 && f.server.oneSided()
+		return p.Reuse&lb.ReuseFinWait != 0 && f.server.oneSided() && f.template == nil
 	}
 	return false
 }
@@ -442,9 +485,24 @@ func (s *service) candidates(v6 bool) (usable, all []*serverConfig) {
 	return usable, all
 }
 
-// mayRefuse says whether the service may have no real server for a client.
-func (s *service) mayRefuse(v6 bool) bool {
-	usable, all := s.candidates(v6)
+// usable are those of the candidates that a scheduler may choose, with those
+// that it perhaps may: lblc keeps a destination at its real server although that
+// is at its threshold, as in IPVS.
+func (m *model) usable(s *service, v6, perhaps bool) (usable []*serverConfig) {
+	of, _ := s.candidates(v6)
+	for _, c := range of {
+		if over := m.over[load{s.name, c.addr}]; c.most == 0 || over == "" || perhaps && (over == "perhaps" || s.scheduler == "lblc") {
+			usable = append(usable, c)
+		}
+	}
+	return usable
+}
+
+// mayRefuse says whether the service may have no real server for a client that
+// nothing binds.
+func (m *model) mayRefuse(s *service, v6 bool) bool {
+	_, all := s.candidates(v6)
+	usable := m.usable(s, v6, false)
 	switch s.scheduler {
 	case "dh", "sh", "mh": // of a client whose real server has weight 0
 		return len(usable) < len(all) || len(all) == 0
@@ -497,7 +555,23 @@ func (m *model) answersUnknown(in *pkt) bool {
 // open is called with a packet that opens a flow: it finds the real server that
 // uvs chose by what came out, or, where that does not show it, by asking.
 func (m *model) open(s *service, in *pkt, k key, q int, isError bool, got result) error {
-	usable, _ := s.candidates(in.v6())
+	usable := m.usable(s, in.v6(), true)
+	var (
+		from  client
+		bound *template
+		sure  bool
+	)
+	if s.persists() {
+		var to *serverConfig
+		from = s.client(k.src.Addr())
+		bound, to, sure = m.binding(s, from, in.v6())
+		switch {
+		case to != nil && sure:
+			usable = []*serverConfig{to}
+		case to != nil && !slices.Contains(usable, to):
+			usable = append(usable, to)
+		}
+	}
 	local := got.source
 	once := s.policy.OnePacket && k.proto == packet.UDP && in.cut == 0
 	if (isError || got.reason != packet.OK) && !once {
@@ -514,7 +588,7 @@ func (m *model) open(s *service, in *pkt, k key, q int, isError bool, got result
 	}
 	why := errors.New("it is none of those that it may be")
 	for _, c := range usable {
-		f := &flow{client: k, server: m.servers[serverID{s.name, c.addr, c.mode, c.tunnel}]}
+		f := &flow{client: k, server: m.servers[s.id(c)]}
 		if c.mode == "fullnat" && once && isError && got.reason == packet.OK {
 			f.local = embeddedEnd(got.bytes)
 		} else if c.mode == "fullnat" && once && got.reason != packet.OK {
@@ -540,6 +614,9 @@ func (m *model) open(s *service, in *pkt, k key, q int, isError bool, got result
 			if !once {
 				m.add(f)
 			}
+			if s.persists() {
+				m.bind(s, from, bound, sure, c, f, once)
+			}
 			return nil
 		}
 		m.total, m.errors[q] = total, bucket
@@ -561,13 +638,13 @@ func (o outcome) compare(got result) error {
 	case o.verdict != got.verdict || o.reason != got.reason:
 		return fmt.Errorf("%v, %v; want %v, %v", got.verdict, got.reason, o.verdict, o.reason)
 	case o.bytes != nil && !bytes.Equal(o.bytes, got.bytes):
-		return fmt.Errorf("other bytes\n got %s\nwant %s", packettest.Dump(got.bytes), packettest.Dump(o.bytes))
+		return fmt.Errorf("other bytes\n got %s\nwant %s", dump(got.bytes), dump(o.bytes))
 	case o.verdict == packet.Send && o.hop.IsValid() != (got.hop.Family != 0):
 		return fmt.Errorf("next hop %v, want %v", got.hop, o.hop)
 	case o.verdict == packet.Send && o.hop.IsValid() && got.hop.AddrPort().Addr() != o.hop:
 		return fmt.Errorf("next hop %v, want %v", got.hop.AddrPort(), o.hop)
 	case o.verdict == packet.Send && o.bytes == nil:
-		return fmt.Errorf("nothing that could be sent; got %s", packettest.Dump(got.bytes))
+		return fmt.Errorf("nothing that could be sent; got %s", dump(got.bytes))
 	}
 	return nil
 }

@@ -69,6 +69,7 @@ type world struct {
 	b      *lb.Balancer
 	m      *model
 	source *source
+	ends   lb.Removed    // how flows of removed real servers end, where they do
 	pace   time.Duration // most that passes between two packets as a rule
 	buf    []byte
 
@@ -81,18 +82,20 @@ const queues = 3
 func newWorld(tb testing.TB, r *rand.Rand) *world {
 	tb.Helper()
 	m := &model{
-		locals:  locals,
-		mtu:     map[netip.Addr]int{},
-		servers: map[serverID]*server{},
-		flows:   map[key]*flow{},
-		replies: map[key]*flow{},
-		errors:  make([]bucket, queues),
-		resets:  make([]bucket, queues),
-		ending:  map[load]bool{},
+		locals:    locals,
+		mtu:       map[netip.Addr]int{},
+		servers:   map[serverID]*server{},
+		flows:     map[key]*flow{},
+		replies:   map[key]*flow{},
+		errors:    make([]bucket, queues),
+		resets:    make([]bucket, queues),
+		ending:    map[load]bool{},
+		templates: map[client]*template{},
 	}
 	w := &world{
 		TB: tb, Rand: r, m: m, source: &source{Rand: r, m: m},
 		buf: make([]byte, packet.Headroom+packet.MaxSize), saw: map[string]int{},
+		ends: []lb.Removed{lb.RemovedReschedule, lb.RemovedReset}[r.IntN(2)],
 		pace: []time.Duration{20 * time.Millisecond, 100 * time.Microsecond}[r.IntN(2)],
 	}
 	m.peek = w.peek
@@ -137,13 +140,14 @@ func (w *world) step(n int) error {
 	}
 	in := w.source.next()
 	q := w.IntN(queues)
+	w.m.over = w.overloaded()
 	got, err := w.handle(in, q)
 	if err != nil {
 		return err
 	}
 	before := len(w.m.flows)
 	if err := w.m.judge(in, q, got); err != nil {
-		return fmt.Errorf("%w\nin queue %d came %+v\n%s", err, q, *in, packettest.Dump(in.bytes()))
+		return fmt.Errorf("%w\nin queue %d came %s", err, q, dump(in.bytes()))
 	}
 	if len(w.m.flows) > before {
 		w.source.remember(w.m.flows[in.key()])
@@ -156,6 +160,12 @@ func (w *world) pass(d time.Duration) {
 	w.m.advance(w.m.now + d)
 	if w.IntN(2) == 0 {
 		w.tick()
+	}
+	if d > time.Minute {
+		for range 16 { // a sixteenth of the table each
+			w.tick()
+		}
+		w.m.sweep()
 	}
 }
 
@@ -201,6 +211,12 @@ func (w *world) handle(in *pkt, q int) (result, error) {
 	return got, nil
 }
 
+// dump is the beginning of a packet.
+func dump(b []byte) string {
+	lines := strings.SplitAfterN(packettest.Dump(b), "\n", 16)
+	return strings.Join(lines[:min(len(lines), 15)], "")
+}
+
 // sourceOf is where an unfragmented packet comes from.
 func sourceOf(b []byte) netip.AddrPort {
 	if b[0]>>4 == 4 {
@@ -213,11 +229,40 @@ func sourceOf(b []byte) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), word16(b, at))
 }
 
+// overloaded asks which real servers are at their upper threshold.
+func (w *world) overloaded() (all map[load]string) {
+	limited := slices.ContainsFunc(w.m.services, func(s *service) bool {
+		return slices.ContainsFunc(s.servers, func(c *serverConfig) bool { return c.most > 0 })
+	})
+	if !limited {
+		return nil
+	}
+	all = map[load]string{}
+	for _, s := range w.b.Stats().Services {
+		for _, rs := range s.RealServers {
+			flows := rs.ActiveFlows + rs.InactiveFlows
+			most, least := int64(rs.MaxFlows), int64(rs.MinFlows)
+			if least == 0 {
+				least = most - most/4
+			}
+			if most > 0 {
+				if rs.Overloaded && flows < least || !rs.Overloaded && flows >= most {
+					w.Fatalf("real server %v with %d flows: overloaded %v; its thresholds are %d and %d", rs.Endpoint, flows, rs.Overloaded, least, most)
+				}
+			}
+			if rs.Overloaded {
+				all[load{s.Name, rs.Endpoint.AddrPort()}] = map[bool]string{true: "yes", false: "perhaps"}[flows > least]
+			}
+		}
+	}
+	return all
+}
+
 // peek finds a flow of the balancer.
 func (w *world) peek(k key) (lb.Flow, bool) {
 	for f := range w.b.Flows(w.m.now) {
 		t := f.Tuple
-		if t.Proto == k.proto && netip.AddrPortFrom(t.Src.Netip(t.Family), t.SrcPort) == k.src &&
+		if f.State != lb.TemplateNone && f.State != lb.TemplateAssured && t.Proto == k.proto && netip.AddrPortFrom(t.Src.Netip(t.Family), t.SrcPort) == k.src &&
 			netip.AddrPortFrom(t.Dst.Netip(t.Family), t.DstPort) == k.dst {
 			return f.Flow, true
 		}
@@ -228,7 +273,7 @@ func (w *world) peek(k key) (lb.Flow, bool) {
 // reload replaces the whole configuration.
 func (w *world) reload() {
 	w.tick() // once at least for each configuration
-	all := services(w.Rand)
+	all := services(w.Rand, w.ends)
 	if err := w.b.Apply(config(w, all)); err != nil {
 		w.Fatal(err)
 	}
@@ -243,7 +288,7 @@ func (w *world) update() {
 	w.tick()
 	i := w.IntN(len(w.m.services))
 	all := append([]*service{}, w.m.services...)
-	all[i] = all[i].mutate(w.Rand)
+	all[i] = all[i].mutate(w.Rand, w.ends)
 	if err := w.b.UpdateService(all[i].config(w)); err != nil {
 		w.Fatal(err)
 	}
@@ -271,6 +316,9 @@ func (w *world) end() error {
 	}
 	left := 0
 	for f := range w.b.Flows(w.m.now) {
+		if f.State == lb.TemplateNone || f.State == lb.TemplateAssured {
+			continue
+		}
 		left++
 		t := f.Tuple
 		k := key{netip.AddrPortFrom(t.Src.Netip(t.Family), t.SrcPort), netip.AddrPortFrom(t.Dst.Netip(t.Family), t.DstPort), t.Proto}
@@ -281,9 +329,11 @@ func (w *world) end() error {
 	if left != len(w.m.flows) {
 		return fmt.Errorf("%d flows are left, want %d", left, len(w.m.flows))
 	}
-	w.m.advance(w.m.now + 2000*time.Second)
-	for range 64 {
-		w.b.Tick(w.m.now)
+	for range 3 { // a template has another minute after its last flow
+		w.m.advance(w.m.now + 2000*time.Second)
+		for range 64 {
+			w.b.Tick(w.m.now)
+		}
 	}
 	if n := w.b.Stats().Flows.Now; n != 0 {
 		return fmt.Errorf("%d flows outlive all", n)

@@ -44,14 +44,17 @@ const numServers = 6 // addresses of a family
 
 // services draws a configuration. Services of the names that it has drawn
 // before come and go with it.
-func services(r *rand.Rand) (all []*service) {
+func services(r *rand.Rand, ends lb.Removed) (all []*service) {
 	taken := map[string]bool{}
 	for i := range r.IntN(5) {
 		s := &service{
 			name:      fmt.Sprintf("s%d", i),
 			scheduler: sched.Names()[r.IntN(len(sched.Names()))],
 			onNo:      lb.OnNoServer(r.IntN(3)),
-			policy:    policy(r),
+			policy:    policy(r, ends),
+		}
+		if r.IntN(3) == 0 {
+			s.persistence = persistence(r)
 		}
 		if r.IntN(2) == 0 {
 			s.timeouts = timeouts(r)
@@ -101,8 +104,19 @@ func timeouts(r *rand.Rand) (t lb.Timeouts) {
 	return t
 }
 
-// policy draws one, half of the times IPVS's or the default.
-func policy(r *rand.Rand) lb.Policy {
+func persistence(r *rand.Rand) lb.Persistence {
+	return lb.Persistence{
+		Timeout:  time.Duration(1+r.IntN(400)) * time.Second,
+		PrefixV4: []int{32, 32, 28, 0}[r.IntN(4)],
+		PrefixV6: []int{128, 128, 124, 64}[r.IntN(4)],
+	}
+}
+
+// policy draws one, half of the times IPVS's or the default. ends is the one way
+// to end the flows of a removed real server that the world knows: from one to
+// the other, what has happened to such flows would depend on what uvs still
+// knows of other real servers.
+func policy(r *rand.Rand, ends lb.Removed) lb.Policy {
 	switch r.IntN(4) {
 	case 0:
 		return lb.DefaultPolicy()
@@ -114,7 +128,9 @@ func policy(r *rand.Rand) lb.Policy {
 		Sloppy:    r.IntN(3) == 0,
 		SecureTCP: r.IntN(3) == 0,
 		Reuse:     lb.Reuse(r.IntN(4)),
-		Removed:   lb.Removed(r.IntN(4)),
+		Removed:   []lb.Removed{lb.RemovedServe, lb.RemovedKeep, ends, ends}[r.IntN(4)],
+
+		ExpireQuiescedTemplates: r.IntN(2) == 0,
 
 		ScheduleICMP:         r.IntN(3) == 0,
 		AnswerUnknownReplies: r.IntN(3) == 0,
@@ -129,6 +145,10 @@ func (s *service) draw(r *rand.Rand, mode string) {
 	port := uint16(0)
 	if mode == "nat" || mode == "fullnat" {
 		port = []uint16{0, 8080, 80}[r.IntN(3)]
+	}
+	if r.IntN(4) == 0 {
+		c.most = 1 + r.IntN(20)
+		c.least = r.IntN(c.most + 1)
 	}
 	c.addr = netip.AddrPortFrom(serverAddr(r.IntN(numServers), v6), port)
 	if mode == "tun" {
@@ -167,7 +187,7 @@ func (s *service) drop() {
 }
 
 // mutate draws a service that differs a little from s, with the same listens.
-func (s *service) mutate(r *rand.Rand) *service {
+func (s *service) mutate(r *rand.Rand, ends lb.Removed) *service {
 	n := *s
 	n.servers = nil
 	for _, c := range s.servers {
@@ -190,7 +210,13 @@ func (s *service) mutate(r *rand.Rand) *service {
 		n.timeouts = timeouts(r)
 	}
 	if r.IntN(4) == 0 {
-		n.policy = policy(r)
+		n.policy = policy(r, ends)
+	}
+	if r.IntN(6) == 0 {
+		n.persistence = lb.Persistence{}
+		if r.IntN(2) == 0 {
+			n.persistence = persistence(r)
+		}
 	}
 	n.drop()
 	if len(n.listens) != len(s.listens) {
@@ -202,7 +228,7 @@ func (s *service) mutate(r *rand.Rand) *service {
 // config is s as a Balancer wants it.
 func (s *service) config(tb testing.TB) lb.ServiceConfig {
 	tb.Helper()
-	c := lb.ServiceConfig{Name: s.name, Listens: s.listens, OnNoServer: s.onNo, Timeouts: s.timeouts, Policy: s.policy}
+	c := lb.ServiceConfig{Name: s.name, Listens: s.listens, OnNoServer: s.onNo, Timeouts: s.timeouts, Policy: s.policy, Persistence: s.persistence}
 	var err error
 	if c.Scheduler, err = sched.New(s.scheduler, sched.Options{}); err != nil {
 		tb.Fatal(err)
@@ -212,7 +238,7 @@ func (s *service) config(tb testing.TB) lb.ServiceConfig {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		c.RealServers = append(c.RealServers, lb.RealServerConfig{Address: rs.addr, Weight: rs.weight, Mode: mode})
+		c.RealServers = append(c.RealServers, lb.RealServerConfig{Address: rs.addr, Weight: rs.weight, Mode: mode, MaxFlows: rs.most, MinFlows: rs.least})
 	}
 	return c
 }
@@ -228,9 +254,9 @@ func config(tb testing.TB, all []*service) lb.Config {
 
 // String is s for whoever reads about a failure.
 func (s *service) String() string {
-	t := fmt.Sprintf("%s %v %s on_no_server=%d %+v timeouts=%v\n", s.name, s.listens, s.scheduler, s.onNo, s.policy, s.timeouts)
+	t := fmt.Sprintf("%s %v %s on_no_server=%d %+v %+v timeouts=%v\n", s.name, s.listens, s.scheduler, s.onNo, s.policy, s.persistence, s.timeouts)
 	for _, c := range s.servers {
-		t += fmt.Sprintf("  %v weight %d %s %+v\n", c.addr, c.weight, c.mode, c.tunnel)
+		t += fmt.Sprintf("  %v weight %d flows %d-%d %s %+v\n", c.addr, c.weight, c.least, c.most, c.mode, c.tunnel)
 	}
 	return t
 }
