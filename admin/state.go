@@ -96,7 +96,7 @@ type PeerState struct {
 	Since     time.Time `json:"since"` // when it was established, or lost
 	Flaps     uint64    `json:"flaps"`
 	Announced int       `json:"announced"`  // prefixes that it has from us
-	Refused   uint64    `json:"refused"`    // prefixes that it sent
+	Refused   uint64    `json:"refused"`    // prefixes that it announced
 	BFD       string    `json:"bfd"`        // admin_down, down, init, up; empty without BFD
 	LastError string    `json:"last_error"` // why there is no session, or was none
 }

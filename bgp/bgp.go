@@ -5,14 +5,15 @@
 //
 //	Announce(ctx, all routes) ──► what changed ──► the local table ──► export
 //	                                                per peer: is it chosen,
-//	                                                next hop ──► UPDATE
+//	                                                next hop ──► UPDATE ──► gate ──► peer
 //
 // What is to be announced goes in whole, never as single additions and
 // removals; the Speaker finds the difference. It takes no routes from its
 // peers: they are refused and counted.
 //
 // GoBGP speaks the protocol, in this process and without its API port. This
-// package is its only importer.
+// package is its only importer. Between it and each peer stands a gate, which
+// connects to the peer and lets in what is harmless.
 package bgp
 
 import (
@@ -74,10 +75,6 @@ type Peer struct {
 
 	// AddPath sends routes with path identifiers (RFC 7911).
 	AddPath bool
-
-	// MaxReceived is how many routes it may send, per family, before the
-	// session is closed: they are refused, but need memory. Zero: no limit.
-	MaxReceived int
 
 	BFD BFD // zero: none
 }

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	api "github.com/osrg/gobgp/v3/api"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
@@ -57,7 +56,7 @@ func (s *Speaker) discover(ctx context.Context, i int) error {
 		}
 		if text := err.Error(); text != said {
 			said = text
-			s.peers.absent(s.log, i, text)
+			s.peers.failed(s.log, i, text)
 		}
 		select {
 		case <-ctx.Done():
@@ -115,29 +114,12 @@ func (s *Speaker) listenOnLink(ctx context.Context, i int, name string) error {
 			sc.heard = time.Now()
 			continue
 		case sc.peer.IsValid() && time.Since(sc.heard) < lostAfter:
-			s.peers.absent(s.log, i, fmt.Sprintf("there are two routers on %s, %v and %v: give the peer's address", name, sc.peer, from))
+			s.peers.failed(s.log, i, fmt.Sprintf("there are two routers on %s, %v and %v: give the peer's address", name, sc.peer, from))
 			continue
 		}
-		if err := s.peerIsAt(ctx, i, sc.peer, from); err != nil {
-			return err
-		}
+		s.gates[i].foundAt(from)
 		sc.peer, sc.heard = from, time.Now()
 	}
-}
-
-// peerIsAt opens the session of peer i, which was at another address before or
-// at none.
-func (s *Speaker) peerIsAt(ctx context.Context, i int, before, at netip.Addr) error {
-	if before.IsValid() {
-		if err := s.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: before.String()}); err != nil {
-			return err
-		}
-	}
-	s.peers.found(i, at)
-	if err := s.setNeighbor(ctx, i, at); err != nil {
-		return err
-	}
-	return s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(&s.options.Peers[i], at)})
 }
 
 func newScout(ctx context.Context, name string) (*scout, error) {

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
@@ -75,12 +76,9 @@ func (w *watch) mustClose(b *bfd.PeerStats, now time.Time) bool {
 
 // closeLost closes the session of a peer that BFD lost.
 func (s *Speaker) closeLost(ctx context.Context, b *bfd.PeerStats) {
-	key := s.peers.keyOf(b.Name)
-	if key == "" {
-		return
-	}
-	s.peers.broke(key, fmt.Sprintf("BFD: %v", b.Diag))
-	if err := s.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: key, Communication: "BFD down"}); err != nil && ctx.Err() == nil {
+	i := slices.IndexFunc(s.options.Peers, func(p Peer) bool { return p.Name == b.Name })
+	s.peers.broke(i, fmt.Sprintf("BFD: %v", b.Diag))
+	if err := s.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: inside(i).String(), Communication: "BFD down"}); err != nil && ctx.Err() == nil {
 		s.log.Error("BGP session of a lost peer cannot be closed", "peer", b.Name, "error", err)
 	}
 }

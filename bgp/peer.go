@@ -8,35 +8,26 @@ import (
 )
 
 const (
-	gtsmTTL    = 255 // what a peer with TTL security sends (RFC 5082)
-	addPathMax = 16  // paths of one prefix, more than a director has uplinks
-	keepalives = 3   // in a hold time (RFC 4271 section 10)
+	addPathMax = 16 // paths of one prefix, more than a director has uplinks
+	keepalives = 3  // in a hold time (RFC 4271 section 10)
 )
 
-// peer is p, which is at an address, as GoBGP takes it.
-func (s *Speaker) peer(p *Peer, at netip.Addr) *api.Peer {
+// peer is peer i as GoBGP takes it: one that connects to it from a loopback
+// address. local is our end of the true connection.
+func (s *Speaker) peer(i int, local netip.Addr) *api.Peer {
+	p := &s.options.Peers[i]
 	hold := seconds(p.HoldTime)
 	a := &api.Peer{
-		Conf:      &api.PeerConf{NeighborAddress: at.String(), PeerAsn: p.AS, AuthPassword: p.Password},
-		Transport: &api.Transport{PassiveMode: p.Passive, RemotePort: uint32(p.Port), BindInterface: at.Zone()},
+		Conf: &api.PeerConf{NeighborAddress: inside(i).String(), PeerAsn: p.AS, AuthPassword: s.secret},
+		Transport: &api.Transport{
+			PassiveMode: true, LocalAddress: local.String(),
+			// GoBGP takes a connection on another address than LocalAddress
+			// only with an interface, which a passive peer has no other use for.
+			BindInterface: "lo",
+		},
 		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime: hold, KeepaliveInterval: max(1, hold/keepalives), ConnectRetry: seconds(p.ConnectRetry),
-			IdleHoldTimeAfterReset: 1,
+			HoldTime: hold, KeepaliveInterval: max(1, hold/keepalives), IdleHoldTimeAfterReset: 1,
 		}},
-	}
-	switch {
-	case p.LocalAddress.IsValid():
-		a.Transport.LocalAddress = p.LocalAddress.String()
-	case at.Zone() != "":
-		// By default GoBGP looks for the local end's address, finds it with
-		// its zone, and announces a next hop of zero.
-		a.Transport.LocalAddress = netip.IPv6Unspecified().String()
-	}
-	switch {
-	case p.TTLSecurity:
-		a.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: uint32(p.minTTL())}
-	case p.Multihop > 0:
-		a.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(p.Multihop)}
 	}
 	if s.options.GracefulRestart > 0 {
 		a.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: uint32(seconds(s.options.GracefulRestart))}
@@ -52,9 +43,6 @@ func (s *Speaker) peer(p *Peer, at netip.Addr) *api.Peer {
 		if p.AddPath {
 			af.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{SendMax: addPathMax}}
 		}
-		if p.MaxReceived > 0 {
-			af.PrefixLimits = &api.PrefixLimit{Family: f.family, MaxPrefixes: uint32(p.MaxReceived)}
-		}
 		if s.options.GracefulRestart > 0 {
 			af.MpGracefulRestart = &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}}
 		}
@@ -62,8 +50,5 @@ func (s *Speaker) peer(p *Peer, at netip.Addr) *api.Peer {
 	}
 	return a
 }
-
-// minTTL is the least TTL of a packet that came over no more hops than it may.
-func (p *Peer) minTTL() int { return gtsmTTL - max(p.Multihop, 1) + 1 }
 
 func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }

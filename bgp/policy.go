@@ -63,18 +63,14 @@ func (s *Speaker) setPolicies(ctx context.Context) error {
 // exportTo are the statements for peer i.
 func (s *Speaker) exportTo(ctx context.Context, i int) ([]*api.Statement, error) {
 	p := &s.options.Peers[i]
-	neighbor, mark := neighborSet(i), fmt.Sprintf("not to peer %d", i)
-	at := p.Address
-	if !at.IsValid() {
-		at = netip.IPv6Unspecified() // until it is found: an empty set would hold everybody
-	}
-	if err := s.setNeighbor(ctx, i, at); err != nil {
-		return nil, err
-	}
-	if err := s.server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: &api.DefinedSet{
-		DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: mark, List: []string{fmt.Sprintf("%d:%d:%d", uint32(markAdmin), markKind, i)},
-	}}); err != nil {
-		return nil, err
+	neighbor, mark := fmt.Sprintf("peer %d", i), fmt.Sprintf("not to peer %d", i)
+	for _, set := range []*api.DefinedSet{
+		{DefinedType: api.DefinedType_NEIGHBOR, Name: neighbor, List: []string{netip.PrefixFrom(inside(i), 32).String()}},
+		{DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: mark, List: []string{fmt.Sprintf("%d:%d:%d", uint32(markAdmin), markKind, i)}},
+	} {
+		if err := s.server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
+			return nil, err
+		}
 	}
 	toPeer := &api.MatchSet{Type: api.MatchSet_ANY, Name: neighbor}
 	list := []*api.Statement{{
@@ -95,14 +91,4 @@ func (s *Speaker) exportTo(ctx context.Context, i int) ([]*api.Statement, error)
 		}
 	}
 	return list, nil
-}
-
-func neighborSet(i int) string { return fmt.Sprintf("peer %d", i) }
-
-// setNeighbor tells the policies at which address peer i is.
-func (s *Speaker) setNeighbor(ctx context.Context, i int, at netip.Addr) error {
-	at = at.WithZone("")
-	return s.server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{Replace: true, DefinedSet: &api.DefinedSet{
-		DefinedType: api.DefinedType_NEIGHBOR, Name: neighborSet(i), List: []string{netip.PrefixFrom(at, at.BitLen()).String()},
-	}})
 }

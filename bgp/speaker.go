@@ -2,15 +2,20 @@ package bgp
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/server"
+	"golang.org/x/sys/unix"
 
 	"github.com/uvs-project/uvs/bgp/bfd"
 )
@@ -23,6 +28,9 @@ type Speaker struct {
 	server  *server.BgpServer
 	peers   *peerTable
 	monitor *bfd.Monitor
+	gates   []*gate        // as Options.Peers
+	inner   netip.AddrPort // where GoBGP listens
+	secret  string         // without which nobody connects there; empty where the kernel has no TCP MD5
 
 	watching sync.Mutex // held while BFD is told whom to watch
 
@@ -37,6 +45,9 @@ type Speaker struct {
 // is for packets that were on their way.
 const flushTime = 200 * time.Millisecond
 
+// farewellTime is for the end of the sessions to pass through the gates.
+const farewellTime = 50 * time.Millisecond
+
 // New makes a speaker. It touches nothing until Run.
 func New(o Options) (*Speaker, error) {
 	if err := o.check(); err != nil {
@@ -45,7 +56,11 @@ func New(o Options) (*Speaker, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	return &Speaker{options: o, log: o.Log, peers: newPeerTable(&o), monitor: bfd.New(o.Log), announced: map[routeKey]Route{}}, nil
+	s := &Speaker{options: o, log: o.Log, peers: newPeerTable(&o), monitor: bfd.New(o.Log), announced: map[routeKey]Route{}}
+	for i := range o.Peers {
+		s.gates = append(s.gates, newGate(s, i))
+	}
+	return s, nil
 }
 
 // Run holds the sessions until ctx ends; it then withdraws every route, gives
@@ -58,16 +73,32 @@ func (s *Speaker) Run(ctx context.Context) error {
 	if err := s.start(ctx); err != nil {
 		return fmt.Errorf("bgp: %w", err)
 	}
-	err := s.serve(ctx)
-	end := context.WithoutCancel(ctx)
-	err = errors.Join(err, s.Announce(end, nil))
+	// The gates stay open until the routers have the withdrawals and GoBGP's
+	// farewell.
+	end, endGates := context.WithCancel(context.WithoutCancel(ctx))
+	defer endGates()
+	served := make(chan error, 1)
+	go func() { served <- s.serve(end) }()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+		return err
+	}
+	err = s.Announce(end, nil)
 	s.mu.Lock()
 	s.running = false
 	s.mu.Unlock()
-	if s.peers.anyUp() {
+	up := s.peers.anyUp()
+	if up {
 		time.Sleep(flushTime)
 	}
-	return errors.Join(err, s.server.StopBgp(end, &api.StopBgpRequest{}))
+	err = errors.Join(err, s.server.StopBgp(end, &api.StopBgpRequest{}))
+	if up {
+		time.Sleep(farewellTime)
+	}
+	endGates()
+	return errors.Join(err, <-served)
 }
 
 // serve runs what goes on beside the sessions until ctx ends or one of it
@@ -76,6 +107,22 @@ func (s *Speaker) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var tasks []func(context.Context) error
+	if s.options.ListenPort > 0 {
+		listeners, err := s.listen(ctx)
+		if err != nil {
+			return fmt.Errorf("bgp: listen_port %d: %w", s.options.ListenPort, err)
+		}
+		for _, l := range listeners {
+			tasks = append(tasks, func(ctx context.Context) error {
+				defer context.AfterFunc(ctx, func() { l.Close() })()
+				s.accept(l)
+				return nil
+			})
+		}
+	}
+	for _, g := range s.gates {
+		tasks = append(tasks, g.run)
+	}
 	if slices.ContainsFunc(s.options.Peers, func(p Peer) bool { return p.BFD != BFD{} }) {
 		tasks = append(tasks, s.monitor.Run, s.watchBFD)
 	}
@@ -103,13 +150,7 @@ func (s *Speaker) serve(ctx context.Context) error {
 func (s *Speaker) start(ctx context.Context) error {
 	s.server = server.NewBgpServer(server.LoggerOption(&logger{s.log, s.peers}))
 	go s.server.Serve()
-	port := int32(-1)
-	if s.options.ListenPort > 0 {
-		port = int32(s.options.ListenPort)
-	}
-	if err := s.server.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
-		Asn: s.options.AS, RouterId: s.options.RouterID.String(), ListenPort: port,
-	}}); err != nil {
+	if err := s.startInside(ctx); err != nil {
 		return err
 	}
 	if err := s.setPolicies(ctx); err != nil {
@@ -126,13 +167,67 @@ func (s *Speaker) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := range s.options.Peers {
-		p := &s.options.Peers[i]
-		if !p.Address.IsValid() {
-			continue // until it is found
+	return nil
+}
+
+// startInside starts GoBGP on a free port of the loopback.
+func (s *Speaker) startInside(ctx context.Context) error {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	s.secret = newSecret()
+	var err error
+	for range portAttempts {
+		var port uint16
+		if port, err = freePort(loopback); err != nil {
+			return fmt.Errorf("the loopback, by which the speaker is reached inside: %w", err)
 		}
-		if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(p, p.Address)}); err != nil {
-			return fmt.Errorf("peer %s: %w", p.Name, err)
+		s.inner = netip.AddrPortFrom(loopback, port)
+		if err = s.server.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+			Asn: s.options.AS, RouterId: s.options.RouterID.String(),
+			ListenPort: int32(port), ListenAddresses: []string{loopback.String()},
+		}}); !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+	}
+	return err
+}
+
+// portAttempts is for a port that was free and is taken before GoBGP has it.
+const portAttempts = 3
+
+func freePort(at netip.Addr) (uint16, error) {
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(at, 0)))
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port(), nil
+}
+
+// newSecret is a password for TCP MD5, by which no other process of the host
+// can pass for a peer at GoBGP. It is empty where the kernel has no TCP MD5.
+func newSecret() string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	secret := rand.Text()
+	if setMD5(fd, inside(0), secret) != nil {
+		return ""
+	}
+	return secret
+}
+
+// insideKey signs a gate's connection to GoBGP.
+func (s *Speaker) insideKey(_, _ string, c syscall.RawConn) error {
+	return control(c, func(fd int) error { return setMD5(fd, s.inner.Addr(), s.secret) })
+}
+
+// gateOf is the gate of the peer at an address, nil for none.
+func (s *Speaker) gateOf(at netip.Addr) *gate {
+	for i, g := range s.gates {
+		if s.peers.address(i) == at {
+			return g
 		}
 	}
 	return nil

@@ -1,15 +1,16 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 
 	"github.com/uvs-project/uvs/bgp/bfd"
 )
@@ -54,7 +55,7 @@ type PeerStats struct {
 	Ups       uint64    // how often the session was established
 	Downs     uint64    // and how often it ended
 	Announced int       // routes that the peer has from us; 0 unless established
-	Refused   uint64    // routes that it sent and that are refused; 0 unless established
+	Refused   uint64    // prefixes that it announced, all of which are refused
 	Sent      Messages
 	Received  Messages
 	LastError string // why there is no session, or why there was none; empty if there always was
@@ -65,42 +66,52 @@ type PeerStats struct {
 // peerTable is what is known of the sessions.
 type peerTable struct {
 	mu    sync.Mutex
-	peers []*peerState          // as Options.Peers
-	byKey map[string]*peerState // by how GoBGP calls a peer, which is its address
+	peers []*peerState // as Options.Peers
 }
 
 // peerState is one peer's; guarded by the table's mu.
 type peerState struct {
 	PeerStats
-	addr     netip.Addr // not valid until the peer is found
-	password bool
-	cause    string // of the end of the session; empty while it lives or is tried
-	said     string // the error that was logged last, since the session's end
+	addr   netip.Addr    // where it is; not valid until it is found
+	cause  string        // of the end of the session; empty while it lives or is tried
+	said   string        // the error that was logged last, since the session's end
+	active chan struct{} // has something when GoBGP became ready
 }
 
 func newPeerTable(o *Options) *peerTable {
-	t := &peerTable{byKey: map[string]*peerState{}}
+	t := &peerTable{}
 	for i := range o.Peers {
 		p := &o.Peers[i]
 		t.peers = append(t.peers, &peerState{
-			PeerStats: PeerStats{Peer: p.Name, AS: p.AS, State: Idle, Since: time.Now()},
-			password:  p.Password != "",
+			PeerStats: PeerStats{Peer: p.Name, AS: p.AS, State: Active, Since: time.Now()},
+			addr:      p.Address, active: make(chan struct{}, 1),
 		})
-		t.found(i, p.Address)
 	}
 	return t
 }
 
-// found notes at which address peer i is.
+// index is the peer that GoBGP calls by a key, -1 for none.
+func (t *peerTable) index(key string) int {
+	for i := range t.peers {
+		if inside(i).String() == key {
+			return i
+		}
+	}
+	return -1
+}
+
+// found notes where peer i is.
 func (t *peerTable) found(i int, at netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.peers[i]
-	delete(t.byKey, p.addr.String())
-	p.addr = at
-	if at.IsValid() {
-		t.byKey[at.String()] = p
-	}
+	t.peers[i].addr = at
+}
+
+// address is where peer i is.
+func (t *peerTable) address(i int) netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peers[i].addr
 }
 
 // session says where peer i is, and whether its session is established.
@@ -110,16 +121,56 @@ func (t *peerTable) session(i int) (at netip.Addr, up bool) {
 	return t.peers[i].addr, t.peers[i].State == Established
 }
 
-// keyOf is how GoBGP calls the peer of a name; empty until it is found.
-func (t *peerTable) keyOf(name string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, p := range t.peers {
-		if p.Peer == name && p.addr.IsValid() {
-			return p.addr.String()
+// awaitActive waits until GoBGP is ready for a session.
+func (t *peerTable) awaitActive(ctx context.Context, i int) error {
+	for {
+		t.mu.Lock()
+		ready := t.peers[i].State == Active
+		t.mu.Unlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.peers[i].active:
 		}
 	}
-	return ""
+}
+
+// received counts a message of peer i, sent one to it, refused the prefixes
+// that it announced.
+func (t *peerTable) received(i int, kind uint8) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.peers[i].Received.count(kind)
+}
+
+func (t *peerTable) sent(i int, kind uint8) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.peers[i].Sent.count(kind)
+}
+
+func (t *peerTable) refused(i, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.peers[i].Refused += uint64(n)
+}
+
+func (m *Messages) count(kind uint8) {
+	switch kind {
+	case bgp.BGP_MSG_OPEN:
+		m.Open++
+	case bgp.BGP_MSG_UPDATE:
+		m.Update++
+	case bgp.BGP_MSG_NOTIFICATION:
+		m.Notification++
+	case bgp.BGP_MSG_KEEPALIVE:
+		m.Keepalive++
+	case bgp.BGP_MSG_ROUTE_REFRESH:
+		m.Refresh++
+	}
 }
 
 func (t *peerTable) anyUp() bool {
@@ -138,29 +189,27 @@ var states = map[api.PeerState_SessionState]State{
 	api.PeerState_OPENSENT: OpenSent, api.PeerState_OPENCONFIRM: OpenConfirm, api.PeerState_ESTABLISHED: Established,
 }
 
-// event follows the sessions' states. An event does not say the zone of a
-// link-local address, which two peers may share, so all are asked.
+// event follows the sessions' states.
 func (s *Speaker) event(e *api.WatchEventResponse) {
-	if p := e.GetPeer(); p == nil || p.Type != api.WatchEventResponse_PeerEvent_STATE {
+	p := e.GetPeer()
+	if p == nil || p.Type != api.WatchEventResponse_PeerEvent_STATE {
 		return
 	}
-	// It fails only where no speaker runs.
-	_ = s.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
-		s.peers.is(s.log, p.State.NeighborAddress, states[p.State.SessionState])
-	})
+	i, state := s.peers.index(p.Peer.State.NeighborAddress), states[p.Peer.State.SessionState]
+	if i < 0 || state == "" {
+		return
+	}
+	s.peers.is(s.log, i, state)
 	if err := s.monitored(); err != nil {
 		s.log.Error("BFD cannot watch the peers", "error", err)
 	}
 }
 
 // is notes a session's state.
-func (t *peerTable) is(log *slog.Logger, key string, state State) {
+func (t *peerTable) is(log *slog.Logger, i int, state State) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.byKey[key]
-	if p == nil || state == "" {
-		return
-	}
+	p := t.peers[i]
 	was := p.State
 	p.State = state
 	switch {
@@ -171,21 +220,28 @@ func (t *peerTable) is(log *slog.Logger, key string, state State) {
 	case was == Established && state != Established:
 		p.Since, p.said = time.Now(), p.cause
 		p.Downs++
-		log.Warn("BGP session lost", "peer", p.Peer, "as", p.AS, "reason", p.cause)
+		log.Warn("BGP session lost", "peer", p.Peer, "as", p.AS, "reason", cmp.Or(p.cause, "the connection broke"))
+	}
+	if state == Active {
+		select {
+		case p.active <- struct{}{}:
+		default: // nobody has looked since the last time
+		}
 	}
 }
 
-// failed notes why a peer has no session. It is logged when it is news.
-func (t *peerTable) failed(log *slog.Logger, key, why string) {
+// tries notes that a session is tried anew.
+func (t *peerTable) tries(i int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.byKey[key]
-	if p == nil {
-		return
-	}
-	if p.password && strings.Contains(why, "i/o timeout") {
-		why += " (a peer with another password, or none, looks the same)"
-	}
+	t.peers[i].cause = ""
+}
+
+// failed notes why peer i has no session. It is logged when it is news.
+func (t *peerTable) failed(log *slog.Logger, i int, why string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[i]
 	p.LastError, p.cause = why, why
 	if p.State == Established || p.said == why {
 		return // the end of the session says it, or it was said
@@ -194,51 +250,26 @@ func (t *peerTable) failed(log *slog.Logger, key, why string) {
 	log.Warn("no BGP session", "peer", p.Peer, "as", p.AS, "reason", why)
 }
 
-// tries notes that a session is tried anew.
-func (t *peerTable) tries(key string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p := t.byKey[key]; p != nil {
-		p.cause = ""
-	}
-}
-
 // ended is failed, unless a better reason is known.
-func (t *peerTable) ended(log *slog.Logger, key, why string) {
+func (t *peerTable) ended(log *slog.Logger, i int, why string) {
 	t.mu.Lock()
-	p := t.byKey[key]
-	known := p == nil || p.cause != ""
+	known := t.peers[i].cause != ""
 	t.mu.Unlock()
 	if !known {
-		t.failed(log, key, why)
+		t.failed(log, i, why)
 	}
 }
 
-// absent notes why peer i was not found.
-func (t *peerTable) absent(log *slog.Logger, i int, why string) {
+// broke notes why the session of peer i will end.
+func (t *peerTable) broke(i int, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.peers[i]
-	p.LastError = why
-	if p.said == why {
-		return
-	}
-	p.said = why
-	log.Warn("BGP peer not found", "peer", p.Peer, "reason", why)
+	t.peers[i].LastError, t.peers[i].cause = why, why
 }
 
-// broke notes why a session ended, unless a better reason is known.
-func (t *peerTable) broke(key, why string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p := t.byKey[key]; p != nil && p.cause == "" {
-		p.LastError, p.cause = why, why
-	}
-}
-
-// Stats is what the speaker does now. It may be called at any time.
+// Stats is what the speaker does now. It may be called at any time, and waits
+// for nothing.
 func (s *Speaker) Stats() Stats {
-	counts := s.counts()
 	liveness := map[string]bfd.PeerStats{}
 	for _, b := range s.monitor.Known() {
 		liveness[b.Name] = b
@@ -254,11 +285,6 @@ func (s *Speaker) Stats() Stats {
 			b := liveness[ps.Peer]
 			ps.BFD = &b
 		}
-		c := counts[s.peers.peers[i].addr.String()]
-		ps.Sent, ps.Received = c.sent, c.received
-		if ps.State == Established {
-			ps.Refused = c.routes
-		}
 		st.Peers = append(st.Peers, ps)
 	}
 	for _, r := range s.announced {
@@ -273,34 +299,4 @@ func (s *Speaker) Stats() Stats {
 	}
 	slices.SortFunc(st.Routes, func(a, b RouteStats) int { return a.Prefix.Compare(b.Prefix) })
 	return st
-}
-
-// peerCounts is what GoBGP counts of a peer.
-type peerCounts struct {
-	routes         uint64 // that it has sent
-	sent, received Messages
-}
-
-// counts asks GoBGP, by how it calls the peers.
-func (s *Speaker) counts() map[string]peerCounts {
-	s.mu.Lock()
-	running := s.running
-	s.mu.Unlock()
-	all := map[string]peerCounts{}
-	if !running {
-		return all
-	}
-	// It fails only where no speaker runs.
-	_ = s.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
-		c := peerCounts{sent: messages(p.State.Messages.GetSent()), received: messages(p.State.Messages.GetReceived())}
-		for _, af := range p.AfiSafis {
-			c.routes += af.State.GetReceived()
-		}
-		all[p.State.NeighborAddress] = c
-	})
-	return all
-}
-
-func messages(m *api.Message) Messages {
-	return Messages{Open: m.GetOpen(), Update: m.GetUpdate(), Notification: m.GetNotification(), Keepalive: m.GetKeepalive(), Refresh: m.GetRefresh()}
 }

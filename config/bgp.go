@@ -62,7 +62,6 @@ type Peer struct {
 	NextHop4     netip.Addr    `mapstructure:"next_hop_ipv4"`
 	NextHop6     netip.Addr    `mapstructure:"next_hop_ipv6"`
 	AddPath      bool          `mapstructure:"add_path"`
-	MaxReceived  int           `mapstructure:"max_received"`
 	BFD          BFD           `mapstructure:"bfd"`
 }
 

@@ -72,7 +72,7 @@ func TestParseRefusesBGP(t *testing.T) {
 			}},
 		{name: "what a session cannot be", raw: bgpFile(
 			"peers:",
-			"  - {address: 192.0.2.1, as: 65000, passive: true, local_address: \"2001:db8::1\", hold_time: 2s, connect_retry: 1500ms, multihop: 300, port: 0, max_received: 0}",
+			"  - {address: 192.0.2.1, as: 65000, passive: true, local_address: \"2001:db8::1\", hold_time: 2s, connect_retry: 1500ms, multihop: 300, port: 0}",
 			"  - {interface: eth0, as: 65000, password: x, local_address: 192.0.2.11, multihop: 2}",
 			"  - {address: 192.0.2.3, as: 65011, multihop: 2, password: \""+strings.Repeat("p", 81)+"\"}",
 		),
@@ -83,7 +83,6 @@ func TestParseRefusesBGP(t *testing.T) {
 				"bgp.peers[0].multihop: 300 is out of range, 0 to 254",
 				"bgp.peers[0].hold_time: 2s is out of range, whole seconds from 3s to 65535s",
 				"bgp.peers[0].connect_retry: 1.5s is out of range, whole seconds from 1s to 3600s",
-				"bgp.peers[0].max_received: 0 is out of range, 1 to 10000000",
 				"bgp.peers[1].local_address: the session is between the link-local addresses of eth0",
 				"bgp.peers[1].password: TCP MD5 between link-local addresses is not possible; give the peer an address",
 				"bgp.peers[1].multihop: the peer is on the link itself",

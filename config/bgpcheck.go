@@ -9,17 +9,16 @@ import (
 )
 
 const (
-	maxAS       = 1<<32 - 2  // 2^32-1 is nobody's (RFC 7300)
-	asTrans     = 23456      // stands for others (RFC 6793)
-	maxUint32   = 1<<32 - 1  // a MED or local preference
-	maxPrepend  = 32         // routers refuse paths that are much longer
-	maxPassword = 80         // TCP_MD5SIG_MAXKEYLEN
-	maxHops     = 254        // TTL 255, less one
-	minHold     = 3          // seconds (RFC 4271 section 4.2)
-	maxHold     = 1<<16 - 1  // likewise
-	maxRetry    = time.Hour  // between attempts
-	maxRestart  = 4095       // seconds; 12 bits (RFC 4724 section 3)
-	maxRoutes   = 10_000_000 // a few gigabytes of refused routes
+	maxAS       = 1<<32 - 2 // 2^32-1 is nobody's (RFC 7300)
+	asTrans     = 23456     // stands for others (RFC 6793)
+	maxUint32   = 1<<32 - 1 // a MED or local preference
+	maxPrepend  = 32        // routers refuse paths that are much longer
+	maxPassword = 80        // TCP_MD5SIG_MAXKEYLEN
+	maxHops     = 254       // TTL 255, less one
+	minHold     = 3         // seconds (RFC 4271 section 4.2)
+	maxHold     = 1<<16 - 1 // likewise
+	maxRetry    = time.Hour // between attempts
+	maxRestart  = 4095      // seconds; 12 bits (RFC 4724 section 3)
 
 	minBFD = 10 * time.Millisecond // below it a busy host is taken for dead
 	maxBFD = time.Minute           // above it the hold time is faster
@@ -166,7 +165,6 @@ func (fs *faults) checkPeer(path string, p *Peer, before []Peer) {
 	if p.Address.Is4() && p.Interface == "" && slices.Contains(p.Families, IPv6) && !p.NextHop6.IsValid() {
 		fs.add(path+".next_hop_ipv6", "missing: the session is IPv4, so it must be said where packets to IPv6 VIPs go, an IPv6 address of this host")
 	}
-	fs.between(path+".max_received", p.MaxReceived, 1, maxRoutes)
 	fs.checkBFD(path+".bfd", p.BFD)
 }
 

@@ -50,7 +50,7 @@ bgp:
   aggregates: [{prefix: 203.0.113.0/24, only: true}]
   peers:
     - {address: 192.0.2.9, as: 65000, local_address: 192.0.2.1, port: 1790, password: s3cret, passive: true, multihop: 3, ttl_security: true,
-       hold_time: 30s, connect_retry: 10s, families: [ipv6, ipv4], next_hop_ipv4: 192.0.2.2, next_hop_ipv6: "2001:db8::2", add_path: true, max_received: 5}
+       hold_time: 30s, connect_retry: 10s, families: [ipv6, ipv4], next_hop_ipv4: 192.0.2.2, next_hop_ipv6: "2001:db8::2", add_path: true}
     - {interface: eth0, as: 65001, bfd: {enabled: true, interval: 100ms, multiplier: 5}}
 services:
   - name: web
@@ -112,7 +112,6 @@ families = ["ipv6", "ipv4"]
 next_hop_ipv4 = "192.0.2.2"
 next_hop_ipv6 = "2001:db8::2"
 add_path = true
-max_received = 5
 [[bgp.peers]]
 interface = "eth0"
 as = 65001
@@ -159,7 +158,7 @@ const fullJSON = `{
   "local_preference": 200, "med": 10, "prepend": 1, "aggregates": [{"prefix": "203.0.113.0/24", "only": true}],
   "peers": [{"address": "192.0.2.9", "as": 65000, "local_address": "192.0.2.1", "port": 1790, "password": "s3cret",
     "passive": true, "multihop": 3, "ttl_security": true, "hold_time": "30s", "connect_retry": "10s", "families": ["ipv6", "ipv4"],
-    "next_hop_ipv4": "192.0.2.2", "next_hop_ipv6": "2001:db8::2", "add_path": true, "max_received": 5},
+    "next_hop_ipv4": "192.0.2.2", "next_hop_ipv6": "2001:db8::2", "add_path": true},
     {"interface": "eth0", "as": 65001, "bfd": {"enabled": true, "interval": "100ms", "multiplier": 5}}]},
 "services": [{
   "name": "web",
@@ -201,10 +200,10 @@ var fullConfig = &Config{
 			Address: netip.MustParseAddr("192.0.2.9"), AS: 65000, LocalAddress: netip.MustParseAddr("192.0.2.1"), Port: 1790,
 			Password: "s3cret", Passive: true, Multihop: 3, TTLSecurity: true, HoldTime: 30 * time.Second, ConnectRetry: 10 * time.Second,
 			Families: []Family{IPv6, IPv4}, NextHop4: netip.MustParseAddr("192.0.2.2"), NextHop6: netip.MustParseAddr("2001:db8::2"),
-			AddPath: true, MaxReceived: 5,
+			AddPath: true,
 		}, {
 			Interface: "eth0", AS: 65001, Port: 179, HoldTime: 9 * time.Second, ConnectRetry: 5 * time.Second,
-			Families: []Family{IPv4, IPv6}, MaxReceived: 100_000, BFD: BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
+			Families: []Family{IPv4, IPv6}, BFD: BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
 		}},
 	},
 	Announcement: Announcement{VIPUp: VIPUpAll, HoldDown: 5 * time.Second, MEDSpan: 100},

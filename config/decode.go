@@ -254,7 +254,6 @@ var listDefaults = map[reflect.Type]map[string]any{
 		"port":          179,
 		"hold_time":     "9s",
 		"connect_retry": "5s",
-		"max_received":  100_000,
 	},
 	healthType:      healthDefaults,
 	persistenceType: persistenceDefaults,

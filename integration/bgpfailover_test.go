@@ -328,7 +328,7 @@ func TestBGPMistakes(t *testing.T) {
 		bird string
 		says string
 	}{
-		{name: "the router expects another AS of us", bird: strings.Replace(right, "65011", "65012", 1), says: "expects another AS of us"},
+		{name: "the router expects another AS of us", bird: strings.Replace(right, "65011", "65012", 1), says: "the peer closed the session: code 2(open) subcode 2(bad peer as)"},
 		{name: "the router is of another AS", bird: strings.Replace(right, "neighbor", "local as 65001; neighbor", 1), says: "as number mismatch expected 65000, received 65001"},
 		{name: "another password", bird: strings.Replace(right, "s3cret", "secret", 1), says: "a peer with another password"},
 		{name: "no password", bird: strings.Replace(right, "password \"s3cret\";", "", 1), says: "a peer with another password"},

@@ -15,7 +15,7 @@ var (
 	bgpStateDesc    = desc(BGPState, "1 for the state of the session with the peer, 0 for the others.", "peer", "state")
 	bgpFlapsDesc    = desc(BGPFlaps, "How often an established session ended.", "peer")
 	bgpSentDesc     = desc(BGPSent, "Prefixes that the peer has from us.", "peer")
-	bgpReceivedDesc = desc(BGPReceived, "Prefixes that the peer has sent; all are refused.", "peer")
+	bgpRefusedDesc  = desc(BGPRefused, "Prefixes that the peer announced, all of which are refused.", "peer")
 	bgpMessagesDesc = desc(BGPMessages, "BGP messages.", "peer", "direction", "type")
 	bgpRouteDesc    = desc(BGPRoutePeers, "Peers that have a prefix that we announce.", "prefix")
 	bfdUpDesc       = desc(BFDUp, "Whether BFD finds the peer.", "peer")
@@ -25,7 +25,7 @@ var (
 )
 
 func (*routers) Describe(ch chan<- *prometheus.Desc) {
-	describe(ch, bgpUpDesc, bgpStateDesc, bgpFlapsDesc, bgpSentDesc, bgpReceivedDesc, bgpMessagesDesc, bgpRouteDesc,
+	describe(ch, bgpUpDesc, bgpStateDesc, bgpFlapsDesc, bgpSentDesc, bgpRefusedDesc, bgpMessagesDesc, bgpRouteDesc,
 		bfdUpDesc, bfdFlapsDesc, bfdPacketsDesc, bfdInvalidDesc)
 }
 
@@ -43,7 +43,7 @@ func (c *routers) Collect(ch chan<- prometheus.Metric) {
 		}
 		counter(ch, bgpFlapsDesc, p.Downs, p.Peer)
 		gauge(ch, bgpSentDesc, float64(p.Announced), p.Peer)
-		gauge(ch, bgpReceivedDesc, float64(p.Refused), p.Peer)
+		counter(ch, bgpRefusedDesc, p.Refused, p.Peer)
 		collectMessages(ch, p.Peer, "out", p.Sent)
 		collectMessages(ch, p.Peer, "in", p.Received)
 		if b := p.BFD; b != nil {

@@ -63,7 +63,7 @@ const (
 	BGPState      = "uvs_bgp_session_state"
 	BGPFlaps      = "uvs_bgp_session_flaps_total"
 	BGPSent       = "uvs_bgp_prefixes_sent"
-	BGPReceived   = "uvs_bgp_prefixes_received"
+	BGPRefused    = "uvs_bgp_prefixes_refused_total"
 	BGPMessages   = "uvs_bgp_messages_total"
 	BGPRoutePeers = "uvs_bgp_route_peers"
 	BFDUp         = "uvs_bfd_session_up"

@@ -117,7 +117,7 @@ func TestScrape(t *testing.T) {
 		`uvs_bgp_session_state{peer="eth0",state="active"} 1`,
 		`uvs_bgp_session_flaps_total{peer="192.0.2.254"} 91`,
 		`uvs_bgp_prefixes_sent{peer="192.0.2.254"} 93`,
-		`uvs_bgp_prefixes_received{peer="192.0.2.254"} 94`,
+		`uvs_bgp_prefixes_refused_total{peer="192.0.2.254"} 94`,
 		`uvs_bgp_messages_total{direction="out",peer="192.0.2.254",type="update"} 102`,
 		`uvs_bgp_messages_total{direction="in",peer="192.0.2.254",type="notification"} 113`,
 		`uvs_bgp_route_peers{prefix="203.0.113.10/32"} 1`,

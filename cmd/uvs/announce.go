@@ -194,7 +194,7 @@ func newSpeaker(cfg *config.Config, log *slog.Logger) (*bgp.Speaker, error) {
 			Name: p.Name(), Address: p.Address, Interface: p.Interface, AS: uint32(p.AS), LocalAddress: p.LocalAddress,
 			Port: uint16(p.Port), Password: p.Password, Passive: p.Passive, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity,
 			HoldTime: p.HoldTime, ConnectRetry: p.ConnectRetry, NextHop4: p.NextHop4, NextHop6: p.NextHop6,
-			AddPath: p.AddPath, MaxReceived: p.MaxReceived, BFD: bgp.BFD{Interval: p.BFD.Interval, Multiplier: p.BFD.Multiplier},
+			AddPath: p.AddPath, BFD: bgp.BFD{Interval: p.BFD.Interval, Multiplier: p.BFD.Multiplier},
 		}
 		for _, f := range p.Families {
 			peer.IPv4 = peer.IPv4 || f == config.IPv4
