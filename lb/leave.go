@@ -104,7 +104,7 @@ func (t *Table) endInChunk(chunk int, now uint32) {
 		t.eachInChunk(chunk, func(s *shard, n uint32, e *entry) {
 			rs := t.servers.get(e.server)
 			switch {
-			case !rs.ending.Load() || ended == burst:
+			case !rs.ending.Load() || e.flags&flagPinned != 0 || ended == burst:
 				return
 			case e.state.isTemplate() && (e.local > 0 || !rs.removed):
 				return // its flows end by themselves, or its clients may come back

@@ -19,6 +19,9 @@ const (
 // with their real server.
 func (r *RealServer) replaces(e *entry) bool {
 	p := &r.service.policy
+	if e.flags&flagPinned != 0 {
+		return false
+	}
 	if r.Weight == 0 && p.Removed == RemovedReschedule {
 		return true
 	}

@@ -73,6 +73,7 @@ const (
 	flagControlled             // the flow has a template
 	flagAssured                // and has assured it
 	flagTrailed                // trails says how far the connection has come
+	flagPinned                 // made by Pin
 )
 
 const (
@@ -280,7 +281,7 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	case int32(e.deadline-now) <= 0 && !t.followLocked(e, now) || anew && d == Request && rs.replaces(e),
 		e.state == UDPBrief && ev == udpDatagram && d == Request && rs.service.policy.OnePacket:
 		ends, count = true, &s.expired
-	case rs.judged:
+	case rs.judged && e.flags&flagPinned == 0:
 		o, ends = rs.judge(&e.tuple, d, ev, anew)
 	}
 	if ends {
