@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -15,7 +16,8 @@ import (
 // Health is how the real servers of a service are checked. After Parse what
 // was not set has its default. Which keys a check has is in checkKeys.
 type Health struct {
-	Type         string        `mapstructure:"type"`          // none: all are taken as up
+	Type         string        `mapstructure:"type"` // none: all are taken as up
+	Via          Via           `mapstructure:"via"`
 	Port         int           `mapstructure:"port"`          // 0: see Service.CheckPort
 	Interval     time.Duration `mapstructure:"interval"`      // from one check to the next
 	FastInterval time.Duration `mapstructure:"fast_interval"` // while results speak against the state
@@ -35,6 +37,15 @@ type Health struct {
 	Service string   `mapstructure:"service"`
 	Command []string `mapstructure:"command"`
 }
+
+// Via is the way that a check takes.
+type Via string
+
+// The ways.
+const (
+	ViaServer Via = "server" // to the real server's own address
+	ViaMode   Via = "mode"   // to the VIP, by the forwarding mode
+)
 
 // TLS is how a check secures its connection.
 type TLS struct {
@@ -73,6 +84,7 @@ func ParseCodes(s Expect) ([]Codes, error) {
 // healthDefaults are those of a section that is there.
 var healthDefaults = map[string]any{
 	"type":     "none",
+	"via":      string(ViaServer),
 	"interval": "2s",
 	"timeout":  "1s",
 	"rise":     2,
@@ -83,7 +95,7 @@ var healthDefaults = map[string]any{
 // timing.
 func (h *Health) inherit() {
 	if h.Type = cmp.Or(h.Type, "none"); h.Type == "none" {
-		h.Interval, h.FastInterval, h.Timeout, h.Rise, h.Fall = 0, 0, 0, 0, 0
+		h.Via, h.Interval, h.FastInterval, h.Timeout, h.Rise, h.Fall = "", 0, 0, 0, 0, 0
 		return
 	}
 	h.FastInterval = cmp.Or(h.FastInterval, h.Interval/4)
@@ -200,7 +212,48 @@ func (fs *faults) checkHealth(path string, s *Service) {
 	if len(h.Command) > 0 {
 		fs.checkFile(path+".command[0]", h.Command[0])
 	}
+	oneOf(fs, path+".via", h.Via, ViaServer, ViaMode)
+	if h.Via == ViaMode {
+		fs.checkVia(path+".via", s, kind)
+		return
+	}
 	fs.checkCheckPort(path, s, kind)
+}
+
+// checkVia notes real servers that no check can reach by their mode.
+func (fs *faults) checkVia(path string, s *Service, kind checkKind) {
+	if kind.over == "" {
+		fs.add(path, "a check of type %s does not go to a VIP", s.Health.Type)
+		return
+	}
+	for j := range s.RealServers {
+		rs := &s.RealServers[j]
+		if rs.Mode == NAT {
+			fs.add(path, "real_servers[%d] is in mode nat, in which the replies to the director's own address do not cross uvs; check it by its own address", j)
+		}
+		if _, ok := s.CheckVIP(rs); !ok && rs.Address.IsValid() {
+			fs.add(path, "no listen over %s on the port of the check takes it to real_servers[%d], %v", kind.over, j, rs.Address.Addr())
+		}
+	}
+}
+
+// CheckVIP is the VIP with the port by which a check through the mode reaches
+// rs. Where several do, it is the first, of the family of rs if there is one.
+func (s *Service) CheckVIP(rs *RealServer) (vip netip.AddrPort, ok bool) {
+	for _, l := range s.Listen {
+		port := uint16(s.Health.Port)
+		if port == 0 && l.SinglePort() {
+			port = l.First
+		}
+		switch same := l.Addr.Is4() == rs.Address.Addr().Is4(); {
+		case l.Protocol != checkKeys[s.Health.Type].over, port == 0, port < l.First, port > l.Last:
+		case same:
+			return netip.AddrPortFrom(l.Addr, port), true
+		case !ok && (rs.Mode == TUN || rs.Mode == FullNAT):
+			vip, ok = netip.AddrPortFrom(l.Addr, port), true
+		}
+	}
+	return vip, ok
 }
 
 // checkKeysOf notes keys that say something to another type of check, and the
@@ -223,7 +276,7 @@ func (fs *faults) checkKeysOf(path string, h *Health, kind checkKind) {
 }
 
 // commonKeys are those that every type of check has.
-var commonKeys = map[string]bool{"type": true, "interval": true, "fast_interval": true, "timeout": true, "rise": true, "fall": true}
+var commonKeys = map[string]bool{"type": true, "via": true, "interval": true, "fast_interval": true, "timeout": true, "rise": true, "fall": true}
 
 func (fs *faults) checkTLS(path string, h *Health) {
 	if h.TLS.CA != "system" {

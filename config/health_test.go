@@ -14,7 +14,7 @@ func checked(health string, lines ...string) string {
 }
 
 func TestHealthDefaults(t *testing.T) {
-	common := Health{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
+	common := Health{Via: ViaServer, Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
 	with := func(change func(*Health)) Health {
 		h := common
 		change(&h)
@@ -76,6 +76,29 @@ func TestCheckPort(t *testing.T) {
 	}
 }
 
+func TestCheckVIP(t *testing.T) {
+	tests := []struct{ name, raw, want string }{
+		{"the listen", checked("{type: tcp, via: mode}", "real_servers: [{address: 192.0.2.1}]"), "203.0.113.10:80"},
+		{"the listen of the real server's family", checked("{type: tcp, via: mode}", `listen: ["[2001:db8:a::10]:80/tcp", "203.0.113.10:81/tcp"]`, "mode: tun", "real_servers: [{address: 192.0.2.1}]"), "203.0.113.10:81"},
+		{"the listen of the other family where there is no other", checked("{type: tcp, via: mode}", `listen: ["[2001:db8:a::10]:80/tcp"]`, "mode: tun", "real_servers: [{address: 192.0.2.1}]"), "[2001:db8:a::10]:80"},
+		{"a port of a range", checked("{type: tcp, via: mode, port: 85}", `listen: ["203.0.113.10:80-90/tcp"]`, "real_servers: [{address: 192.0.2.1}]"), "203.0.113.10:85"},
+		{"a port of all", checked("{type: tcp, via: mode, port: 85}", `listen: ["203.0.113.10:0/tcp"]`, "real_servers: [{address: 192.0.2.1}]"), "203.0.113.10:85"},
+		{"the listen of the check's protocol", checked("{type: dns, name: a., via: mode}", `listen: ["203.0.113.10:54/tcp", "203.0.113.10:53/udp"]`, "real_servers: [{address: 192.0.2.1}]"), "203.0.113.10:53"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, err := Parse([]byte(tt.raw), "yaml", Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &cfg.Services[0]
+			if got, ok := s.CheckVIP(&s.RealServers[0]); !ok || got.String() != tt.want {
+				t.Errorf("%v, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestHealthFaults(t *testing.T) {
 	const web = `services[0] "web": health`
 	tests := []struct {
@@ -98,6 +121,12 @@ func TestHealthFaults(t *testing.T) {
 		{"a script without a command", checked("{type: script}"), []string{".command: missing, and a check of type script is nothing without it"}},
 		{"a script that depends on where uvs was started", checked("{type: script, command: [check.sh, x]}"), []string{`.command[0]: "check.sh" must be an absolute path`}},
 		{"dns for a service of TCP only", checked("{type: dns, name: a.}"), []string{".port: missing: a check of type dns goes over udp, and no listen of the service does"}},
+		{"a way that there is not", checked("{type: tcp, via: moon}"), []string{`.via: "moon" is none of server, mode`}},
+		{"a ping by way of the mode", checked("{type: icmp, via: mode}"), []string{".via: a check of type icmp does not go to a VIP"}},
+		{"nat by way of the mode", checked("{type: tcp, via: mode}", "mode: nat", "real_servers: [{address: 192.0.2.1}]"), []string{
+			".via: real_servers[0] is in mode nat, in which the replies to the director's own address do not cross uvs; check it by its own address"}},
+		{"a port that the VIP does not have", checked("{type: tcp, via: mode, port: 81}", "real_servers: [{address: 192.0.2.1}]"), []string{
+			".via: no listen over tcp on the port of the check takes it to real_servers[0], 192.0.2.1"}},
 		{"half a certificate, relative", checked("{type: https, tls: {cert: x.pem, ca: ca.pem}}"), []string{
 			`.tls.ca: "ca.pem" must be an absolute path`, `.tls.cert: "x.pem" must be an absolute path`, ".tls: cert and key belong together",
 			".tls.server_name: missing: ca is given, so the name that the certificate must have is needed, here or as host"}},

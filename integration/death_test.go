@@ -67,7 +67,7 @@ func (r *regular) connection(ctx context.Context, tick *time.Ticker) {
 		r.mu.Lock()
 		r.asked = r.now()
 		r.mu.Unlock()
-		name, err := ask(conn, in)
+		name, err := askWho(conn, in)
 		if err != nil {
 			r.note(server, err, ctx)
 			return
@@ -89,8 +89,8 @@ func (r *regular) note(server string, err error, ctx context.Context) {
 	r.breaks = append(r.breaks, breakage{server, r.asked, r.now() - r.asked, err})
 }
 
-// ask asks who answers.
-func ask(conn net.Conn, in *bufio.Reader) (server string, err error) {
+// askWho asks who answers.
+func askWho(conn net.Conn, in *bufio.Reader) (server string, err error) {
 	if _, err := io.WriteString(conn, "GET /who HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
 		return "", err
 	}

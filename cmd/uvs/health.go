@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/uvs-project/uvs/admin"
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
 )
 
 // A backup says what a service does where too few of its real servers are fit.
@@ -21,11 +25,18 @@ type backup struct {
 	failOpen           bool           // where none is fit, all are used
 }
 
+// A watched is a real server whose health is watched, by its own address or
+// through the forwarding mode.
+type watched struct {
+	health.Member
+	through bool
+}
+
 // watch adds the real servers of s to those whose health is watched.
 func (p *plan) watch(s *config.Service) error {
 	p.backups[s.Name] = backup{quorum: s.Quorum, hysteresis: s.Hysteresis, sorry: s.SorryServer, failOpen: s.FailOpen}
 	if sorry, ok := s.Sorry(); ok {
-		p.members = append(p.members, health.Member{Service: s.Name, Server: sorry.Address, Options: health.Options{Type: health.None}})
+		p.members = append(p.members, watched{Member: health.Member{Service: s.Name, Server: sorry.Address, Options: health.Options{Type: health.None}}})
 	}
 	o := checkOptions(&s.Health)
 	check, err := health.New(o)
@@ -34,16 +45,24 @@ func (p *plan) watch(s *config.Service) error {
 	}
 	for j := range s.RealServers {
 		rs := &s.RealServers[j]
-		p.members = append(p.members, health.Member{
-			Service: s.Name, Server: rs.Address,
-			Check: check, Options: o,
-			To: health.Target{Addr: netip.AddrPortFrom(rs.Address.Addr(), s.CheckPort(rs))},
-			Timing: health.Timing{
-				Interval: s.Health.Interval, Fast: s.Health.FastInterval, Timeout: s.Health.Timeout,
-				Rise: s.Health.Rise, Fall: s.Health.Fall,
+		w := watched{
+			Member: health.Member{
+				Service: s.Name, Server: rs.Address,
+				Check: check, Options: o,
+				To: health.Target{Addr: netip.AddrPortFrom(rs.Address.Addr(), s.CheckPort(rs))},
+				Timing: health.Timing{
+					Interval: s.Health.Interval, Fast: s.Health.FastInterval, Timeout: s.Health.Timeout,
+					Rise: s.Health.Rise, Fall: s.Health.Fall,
+				},
+				SlowStart: s.SlowStart,
 			},
-			SlowStart: s.SlowStart,
-		})
+			through: s.Health.Via == config.ViaMode,
+		}
+		if w.through {
+			w.To.Addr, _ = s.CheckVIP(rs) // checked by package config
+			p.host.FromVIPs = p.host.FromVIPs || rs.Mode != config.FullNAT
+		}
+		p.members = append(p.members, w)
 	}
 	return nil
 }
@@ -130,6 +149,84 @@ func weights(s *lb.ServiceConfig, b backup, known map[healthKey]*health.Status) 
 		}
 	}
 	return all, fit
+}
+
+// members are the real servers of p to be watched now: through the mode not
+// before the host sends packets to VIPs to us.
+func (d *director) members(p *plan) []health.Member {
+	var all []health.Member
+	for _, w := range p.members {
+		if w.through {
+			if !d.steered {
+				continue
+			}
+			w.To.Prepare = func(fd int, proto uint8) (func(), error) { return d.pin(&w.Member, fd, proto) }
+		}
+		all = append(all, w.Member)
+	}
+	return all
+}
+
+// watchThrough has those real servers watched too that are checked through
+// their mode.
+func (d *director) watchThrough() {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	d.steered = true
+	d.health.Set(d.members(d.applied))
+}
+
+// pin makes the connection of a check one of the real server's: to the VIP,
+// from an address of the host's own, by the flow that the balancer keeps for
+// it. In fullnat its replies come back through uvs, else from the real server.
+func (d *director) pin(m *health.Member, fd int, proto uint8) (unpin func(), err error) {
+	source, err := d.checkSource(m)
+	if err != nil {
+		return nil, err
+	}
+	local, err := bindTo(fd, source)
+	if err != nil {
+		return nil, err
+	}
+	t := packet.Tuple{SrcPort: local.Port(), DstPort: m.To.Addr.Port(), Proto: proto}
+	t.Src, t.Family = packet.AddrFrom(local.Addr())
+	t.Dst, _ = packet.AddrFrom(m.To.Addr.Addr())
+	d.applying.Lock() // while a reload is under way, the balancer may not have the real server yet
+	defer d.applying.Unlock()
+	if err := d.balancer.Pin(m.Service, m.Server, t, d.road.Now()); err != nil {
+		return nil, err
+	}
+	return func() { d.balancer.Unpin(t) }, nil
+}
+
+// checkSource is the address of the host from which m is checked through its
+// mode: the one that the real server answers to, or, where the VIP is of the
+// other family, that which the kernel chooses.
+func (d *director) checkSource(m *health.Member) (netip.Addr, error) {
+	to := m.Server.Addr()
+	if to.Is4() != m.To.Addr.Addr().Is4() {
+		to = m.To.Addr.Addr()
+	}
+	return d.host.SourceFor(to)
+}
+
+// bindTo binds a socket to an address and any port of it.
+func bindTo(fd int, a netip.Addr) (netip.AddrPort, error) {
+	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: a.As16()}
+	if a.Is4() {
+		to = &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	if err := unix.Bind(fd, to); err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("bind", err)
+	}
+	at, err := unix.Getsockname(fd)
+	switch at := at.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(a, uint16(at.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(a, uint16(at.Port)), nil
+	}
+	return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
 }
 
 // firstResults is how long a start waits for the first results of the checks,

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/uvs-project/uvs/config"
-	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/lb/sched"
 	"github.com/uvs-project/uvs/modes"
@@ -23,7 +22,7 @@ type plan struct {
 	vips    []netip.Addr        // in the order of the configuration, none twice
 	servers []netip.Addr        // RIPs, likewise
 	reached map[netip.Addr]bool // the same as a set
-	members []health.Member
+	members []watched
 	backups map[string]backup // by the name of the service
 }
 

@@ -62,6 +62,7 @@ type director struct {
 
 	applying sync.Mutex // held while the balancer is given a configuration; before mu
 	applied  *plan      // guarded by applying; what it has, but with all weights as configured
+	steered  bool       // guarded by applying; the host sends packets to VIPs to us
 
 	announcing sync.Mutex                      // held while VIPs are judged; before mu
 	decider    *announce.Decider               // guarded by announcing
@@ -188,6 +189,7 @@ func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load fu
 		return errors.Join(err, d.close())
 	}
 	d.host.OnTunnelError(d.road.Inject)
+	d.watchThrough()
 	d.log.Info("carrying packets", "device", d.tun.Name(), "queues", len(d.tun.Queues()), "offloads", d.tun.Offloads(),
 		"fast_lane", d.laneState(), "services", len(d.cfg.Services), "version", versionString())
 	d.carrying.Store(true)
@@ -270,7 +272,7 @@ func (d *director) balance(p *plan) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	d.setPathMTUs(p.servers)
-	d.health.Set(p.members)
+	d.health.Set(d.members(p))
 	if err := d.balancer.Apply(p.weighted(d.status())); err != nil {
 		return err
 	}

@@ -16,6 +16,11 @@ type Desired struct {
 	Replies []Reply        // what the real servers of nat answer from
 	OnLink  []netip.Addr   // the real servers of dr, whose frames go to their link address
 	LAN     LAN
+
+	// FromVIPs says that packets from VIPs to the host itself come in by other
+	// devices than ours: the real servers of dr and tun answer its own
+	// connections to VIPs, such as health checks.
+	FromVIPs bool
 }
 
 // A Reply names the packets that a real server of a nat service answers with.

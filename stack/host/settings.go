@@ -52,7 +52,7 @@ type settingsReader interface {
 func neededSettings(device string, others []string, d *Desired, announcing map[uint8][]string, now settingsReader) ([]need, error) {
 	n := needs{now: now}
 	if d.has(packet.IPv4) {
-		n.ipv4(device, others)
+		n.ipv4(device, others, d.FromVIPs)
 	}
 	if d.has(packet.IPv6) {
 		n.ipv6(device, others)
@@ -86,7 +86,7 @@ func (n *needs) read(s setting) (int, bool) {
 
 func conf(family uint8, iface, name string) setting { return setting{family, "conf", iface, name} }
 
-func (n *needs) ipv4(device string, others []string) {
+func (n *needs) ipv4(device string, others []string, fromVIPs bool) {
 	for _, iface := range append([]string{device}, others...) {
 		n.want(conf(packet.IPv4, iface, "forwarding"), 1, "packets of uvs are forwarded to and from this device")
 	}
@@ -95,10 +95,16 @@ func (n *needs) ipv4(device string, others []string) {
 	// can stay as it is. (On a device without an address loose is strict:
 	// addDummyAddress.)
 	filter := 0
-	if all, ok := n.read(conf(packet.IPv4, "all", "rp_filter")); ok && all != 0 {
+	all, ok := n.read(conf(packet.IPv4, "all", "rp_filter"))
+	if ok && all != 0 {
 		filter = 2
 	}
 	n.want(conf(packet.IPv4, device, "rp_filter"), filter, "packets of uvs come from addresses that are not routed to it")
+	for _, iface := range others {
+		if v, ok := n.read(conf(packet.IPv4, iface, "rp_filter")); fromVIPs && ok && max(v, all) == 1 {
+			n.want(conf(packet.IPv4, iface, "rp_filter"), 2, "real servers answer health checks from VIPs, which are not routed to this device")
+		}
+	}
 	n.want(conf(packet.IPv4, device, "accept_local"), 1, "packets of a tunnel come from an address of this host")
 }
 
