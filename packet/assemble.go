@@ -3,7 +3,8 @@ package packet
 import "encoding/binary"
 
 // Assemble puts a datagram together from its fragments: whole packets, parsed
-// before, in the order of their offsets and without a gap. The result is a
+// before, in the order of their offsets and without a gap; of what two of them
+// hold, the later counts. The result is a
 // parsed packet in memory of its own, with the headers of the first fragment.
 // TooBig says that no IP packet is as long.
 //
@@ -21,7 +22,7 @@ func Assemble(fragments []*Packet) (*Packet, Reason) {
 	for _, f := range fragments {
 		tos, _ := class(f.buf[f.start:f.end])
 		congested = congested || tos&3 == ce
-		size += f.FragmentLen()
+		size = head + int(f.frag.Offset) + f.FragmentLen()
 		if f.Len() > largest.Len() {
 			largest = f
 		}
@@ -32,9 +33,9 @@ func Assemble(fragments []*Packet) (*Packet, Reason) {
 	p := new(Packet)
 	p.Reset(make([]byte, Headroom+size), Headroom, Headroom+size)
 	b := p.buf[p.start:p.end]
-	at := copy(b, first.buf[first.start:first.start+head])
+	copy(b, first.buf[first.start:first.start+head])
 	for _, f := range fragments {
-		at += copy(b[at:], f.buf[f.start+f.part:f.end])
+		copy(b[head+int(f.frag.Offset):], f.buf[f.start+f.part:f.end])
 	}
 	cut := 0
 	if first.family == IPv4 {

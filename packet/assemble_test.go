@@ -49,12 +49,20 @@ func TestAssemble(t *testing.T) {
 			}
 		})
 	}
-	t.Run("more than a packet can hold", func(t *testing.T) {
-		var parts []*packet.Packet
-		for range 45 {
-			parts = append(parts, pt.Parsed(t, pt.Fragments(pt.UDP(client4, vip4, pt.Pad(3000)), 1480)[0]))
+	t.Run("IPv4: what does not fill eight bytes is the next one's", func(t *testing.T) {
+		whole := pt.UDP(client4, vip4, pt.Pad(200))
+		parts := pt.Fragments(whole, 64)
+		long := pt.Cut(append(parts[0], 1, 2, 3), len(parts[0])+3)
+		p, why := packet.Assemble([]*packet.Packet{pt.Parsed(t, long), pt.Parsed(t, parts[1]), pt.Parsed(t, parts[2]), pt.Parsed(t, parts[3])})
+		if why != packet.OK {
+			t.Fatal(why)
 		}
-		if _, why := packet.Assemble(parts); why != packet.TooBig {
+		diff(t, p.Bytes(), whole)
+	})
+	t.Run("more than a packet can hold", func(t *testing.T) {
+		parts := pt.Fragments(pt.UDP(client4, vip4, pt.Pad(65400)), 1480) // the last starts at 65120
+		last := pt.Cut(append(parts[44], make([]byte, 200)...), 20+410)
+		if _, why := packet.Assemble([]*packet.Packet{pt.Parsed(t, parts[0]), pt.Parsed(t, last)}); why != packet.TooBig {
 			t.Errorf("%v, want %v", why, packet.TooBig)
 		}
 	})

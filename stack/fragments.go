@@ -121,7 +121,11 @@ func (t *fragments) place(p *packet.Packet, now time.Duration, count *counters) 
 		count.drop(packet.FragmentOverlap)
 		return nobodys, nil
 	}
-	switch d.came.add(int(f.Offset), int(f.Offset)+p.FragmentLen(), f.More) {
+	end := int(f.Offset) + p.FragmentLen()
+	if f.More && p.Tuple.Family == packet.IPv4 {
+		end &^= 7 // as the kernel, which cuts what is more
+	}
+	switch d.came.add(int(f.Offset), end, f.More) {
 	case repeats:
 		count.drop(packet.FragmentRepeated)
 		return nobodys, nil

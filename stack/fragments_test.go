@@ -68,6 +68,7 @@ func TestFragments(t *testing.T) {
 	sctp := cut(packettest.SCTP(client4, vip4, 0, packettest.Pad(200), id))
 	echo := cut(packettest.Echo("2001:db8::1", "2001:db8:a::10", packettest.Pad(200)))
 	tiny := packettest.Fragments(packettest.TCP(client4, vip4, packettest.SYN, packettest.Pad(20), id), 16)
+	short := packettest.Fragments(packettest.UDP(client4, vip4, packettest.Pad(200), id), 72) // 77 bytes are 72
 	type step struct {
 		in     []byte
 		want   string
@@ -105,6 +106,8 @@ func TestFragments(t *testing.T) {
 			{in: noSum[2], want: "waits"}, {in: noSum[0], want: "waits"}, {in: noSum[1], want: "all", others: noSum}}},
 		{name: "SCTP is put together", steps: []step{
 			{in: sctp[0], want: "waits"}, {in: sctp[1], want: "waits"}, {in: sctp[2], want: "all", others: sctp}}},
+		{name: "a part of eight bytes does not count before others", steps: []step{
+			{in: packettest.Cut(v4[0], 20+77), want: "1234>53 leads"}, {in: short[1], want: "1234>53"}, {in: short[2], want: "1234>53"}}},
 		{name: "ICMP is put together", steps: []step{
 			{in: echo[2], want: "waits"}, {in: echo[1], want: "waits"}, {in: echo[0], want: "all", others: echo}}},
 		{name: "TCP whose header is cut in two is put together", steps: []step{
