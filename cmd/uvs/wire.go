@@ -94,9 +94,12 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	if queues == 0 {
 		queues = runtime.GOMAXPROCS(0)
 	}
-	// A queue's goroutine that is busy never yields its processor to others
-	// in time: those that answer, expire and reload get one more.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), queues+1))
+	// A queue's goroutine yields its processor to no other in time, neither
+	// while it is busy nor while it waits for the next packet: those that
+	// answer, check, expire and reload get as many for themselves.
+	procs := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(procs + queues)
+	d.onClose(func() error { runtime.GOMAXPROCS(procs); return nil })
 
 	if d.admin, err = admin.Listen(cfg.Admin.Socket, cfg.Admin.Listen); err != nil {
 		return nil, err
