@@ -178,3 +178,28 @@ func TestEditedModeIsForNewFlows(t *testing.T) {
 		))
 	}
 }
+
+// TestCookieWithAbortIsAnAbort: IPVS looks at the chunk behind a COOKIE ECHO, or
+// a COOKIE ACK.
+func TestCookieWithAbortIsAnAbort(t *testing.T) {
+	chunks := func(first uint8, behind ...byte) []byte {
+		b := packettest.SCTP(client4, web4, first, packettest.Data(string(append([]byte{1, 2, 3, 4}, behind...))))
+		b[20+12+3] = 8 // the first one's length
+		return b
+	}
+	for _, tt := range []struct {
+		second []byte
+		want   string
+	}{
+		{nil, "established"},
+		{[]byte{0, 0, 0, 4}, "established"},
+		{[]byte{6, 0, 0, 4}, "closed"},
+	} {
+		b := drDirector.start(t)
+		handle(t, b, packettest.SCTP(client4, web4, 1), 0)
+		b.Queue(0).Handle(packettest.Parsed(t, chunks(10, tt.second...)), 0) // its CRC is wrong, which nobody looks at
+		if got := flowsOf(b, 0); !strings.Contains(got, " "+tt.want+" ") {
+			t.Errorf("COOKIE ECHO with %v: %s, want %s", tt.second, got, tt.want)
+		}
+	}
+}

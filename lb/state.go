@@ -191,7 +191,7 @@ type way uint8
 const (
 	fromClient way = iota
 	fromServer
-	fromClientOnly // and the real server's packets do not cross the director
+	fromClientOnly // and the real server's packets do not cross the director; they are not looked for, so it stays so
 	numWays
 )
 

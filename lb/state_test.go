@@ -18,6 +18,12 @@ func TestTCPStates(t *testing.T) {
 		packets  string
 		want     string // the state after each
 	}{
+		{"secure: the client's ACK does not establish, the real server's does", false,
+			"c:S s:SA c:A c:PA s:A s:PA c:A c:FA s:A s:FA c:A",
+			"syn_recv synack synack synack established established established close_wait close_wait time_wait time_wait"},
+		{"secure: a client alone stays where it is", false, "c:S c:A c:S", "syn_recv syn_recv syn_recv"},
+		{"secure: a FIN of the client's does not leave SYNACK, a RST does", false, "c:S s:SA c:FA c:R", "syn_recv synack synack close"},
+		{"secure: one side of a flow", true, "c:S c:A c:FA c:S c:A", "synack established fin_wait synack established"},
 		{"the client closes first, both sides seen", false,
 			"c:S s:SA c:A c:FA s:FA c:A", "syn_recv syn_recv established close_wait time_wait time_wait"},
 		{"the real server closes first", false,
@@ -52,7 +58,7 @@ func TestTCPStates(t *testing.T) {
 					bits |= flags[f]
 				}
 				e, _ := tcpEvent(bits)
-				s = s.next(e, wayOf(map[byte]Direction{'c': Request, 's': Reply}[step[0]], tt.oneSided), false)
+				s = s.next(e, wayOf(map[byte]Direction{'c': Request, 's': Reply}[step[0]], tt.oneSided), strings.HasPrefix(tt.name, "secure: "))
 				got = append(got, s.String())
 			}
 			if g := strings.Join(got, " "); g != tt.want {
@@ -66,6 +72,7 @@ func TestSCTPStates(t *testing.T) {
 	chunks := map[string]uint8{
 		"INIT": chunkInit, "INIT-ACK": chunkInitAck, "ECHO": chunkCookieEcho, "COOKIE-ACK": chunkCookieAck, "DATA": 0,
 		"SHUTDOWN": chunkShutdown, "SHUTDOWN-ACK": chunkShutdownAck, "COMPLETE": chunkShutdownComplete, "ABORT": chunkAbort,
+		"ERROR": chunkError, "HEARTBEAT": 4, "SACK": 3,
 	}
 	tests := []struct {
 		name     string
@@ -82,6 +89,15 @@ func TestSCTPStates(t *testing.T) {
 		{"a second INIT waits longer", false, "c:INIT c:INIT", "init1 init"},
 		{"the real server refuses", false, "c:INIT s:ABORT", "init1 rejected"},
 		{"an abort ends it", false, "c:INIT s:INIT-ACK c:ECHO s:COOKIE-ACK c:ABORT", "init1 cookie_sent cookie_replied established closed"},
+		{"the real server sets it up", false,
+			"s:INIT c:INIT-ACK s:ECHO c:COOKIE-ACK s:DATA s:SHUTDOWN c:SHUTDOWN-ACK s:COMPLETE",
+			"cookie_wait cookie cookie_echoed established established shutdown_sent closed closed"},
+		{"the real server sets it up, the client's side only", true,
+			"c:INIT-ACK c:COOKIE-ACK c:DATA", "cookie_echoed established established"},
+		{"the client refuses", false, "s:INIT c:ABORT", "cookie_wait rejected"},
+		{"what is closed or was refused begins anew as a second INIT", false, "c:INIT s:ABORT c:INIT c:ABORT c:INIT", "init1 rejected init closed init"},
+		{"an error ends what is not set up", false, "c:INIT s:ERROR", "init1 closed"},
+		{"an error leaves what is", false, "c:INIT s:INIT-ACK c:ECHO s:COOKIE-ACK s:ERROR c:HEARTBEAT s:SACK", "init1 cookie_sent cookie_replied established established established established"},
 		{"an ACK of nothing opens nothing", false, "c:INIT c:COOKIE-ACK s:DATA", "init1 init1 init1"},
 	}
 	for _, tt := range tests {
