@@ -56,29 +56,7 @@ func TestContainer(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "uvs.yaml"), []byte(containerConfig()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	line := exec.Command("sh", "-c", documentedRun(t))
-	line.Dir = dir
-	line.Env = e.command().Env
-	if out, err := line.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", line.Args[2], err, out)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("uvs said:\n%s", e.try("logs", "uvs"))
-		}
-	})
-	ctx, cancel := timeout()
-	defer cancel()
-	if err := lab.Wait(ctx, "uvs in its container", func() error {
-		out, err := e.command("exec", "uvs", "/uvs", "status").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s; %s", err, out, e.try("logs", "uvs"))
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-
+	e.director(t, dir, documentedRun(t))
 	e.replyByDirector(t)
 	for _, m := range containerModes {
 		for _, vip := range []string{fmt.Sprintf("172.30.0.%d", m.host), fmt.Sprintf("fd00:30::%d", m.host)} {
@@ -100,9 +78,46 @@ func TestContainer(t *testing.T) {
 	if out := e.docker(t, "exec", "uvs", "/uvs", "status"); !strings.Contains(out, "172.30.0.21") {
 		t.Errorf("status lacks a real server:\n%s", out)
 	}
+	if out := e.docker(t, "exec", "uvs", "/uvs", "status"); !strings.Contains(out, "--cap-add BPF") {
+		t.Errorf("status does not say what the fast lane needs:\n%s", out)
+	}
 	e.docker(t, "stop", "uvs")
 	if code := e.docker(t, "inspect", "-f", "{{.State.ExitCode}}", "uvs"); code != "0" {
 		t.Errorf("uvs ended with %s", code)
+	}
+
+	e.docker(t, "rm", "uvs")
+	e.director(t, dir, strings.Replace(documentedRun(t), "--cap-add NET_RAW", "--cap-add NET_RAW --cap-add BPF", 1))
+	if out := e.docker(t, "exec", "uvs", "/uvs", "status"); !regexp.MustCompile(`(?m)^fast lane +on;`).MatchString(out) {
+		t.Errorf("with the capability BPF the fast lane is not on:\n%s", out)
+	}
+	e.docker(t, "stop", "uvs")
+}
+
+// director runs the image by a line of the shell and waits until it answers.
+func (e *engine) director(t *testing.T, dir, line string) {
+	t.Helper()
+	shell := exec.Command("sh", "-c", line)
+	shell.Dir = dir
+	shell.Env = e.command().Env
+	if out, err := shell.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("uvs said:\n%s", e.try("logs", "uvs"))
+		}
+	})
+	ctx, cancel := timeout()
+	defer cancel()
+	if err := lab.Wait(ctx, "uvs in its container", func() error {
+		out, err := e.command("exec", "uvs", "/uvs", "status").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s; %s", err, out, e.try("logs", "uvs"))
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -161,22 +161,19 @@ static __always_inline void set_word(__u8 *addr, int i, __u32 w)
 	*(__u32 *)(addr + 4 * i) = w;
 }
 
-// l4_of is where the transport header begins. It is computed anew, not kept,
-// so that the verifier knows its bounds.
-static __always_inline __u32 l4_of(const struct view *v)
-{
-	return v->key.family == 6 ? ETH_HLEN + sizeof(struct ipv6hdr) : ETH_HLEN + sizeof(struct iphdr);
-}
+// Where the transport header begins. Only a constant may be added to a pointer
+// into the packet where uvs has the capability BPF but not PERFMON.
+#define L4_BEHIND_4 (ETH_HLEN + sizeof(struct iphdr))
+#define L4_BEHIND_6 (ETH_HLEN + sizeof(struct ipv6hdr))
 
 // parse_transport completes the view of a packet whose addresses are in it. It
 // is false for what has to go up.
-static __always_inline int parse_transport(struct __sk_buff *skb, struct view *v)
+static __always_inline int parse_transport(struct __sk_buff *skb, struct view *v, const __u32 l4)
 {
 	void *end = (void *)(long)skb->data_end;
-	__u32 l4 = l4_of(v);
 
 	if (v->key.proto == IPPROTO_TCP) {
-		struct tcphdr *t = (void *)(long)skb->data + l4_of(v);
+		struct tcphdr *t = (void *)(long)skb->data + l4;
 		if ((void *)(t + 1) > end)
 			return 0;
 		if (t->syn || t->fin || t->rst || !t->ack)
@@ -187,7 +184,7 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct view *v
 		return 1;
 	}
 	if (v->key.proto == IPPROTO_UDP) {
-		struct udphdr *u = (void *)(long)skb->data + l4_of(v);
+		struct udphdr *u = (void *)(long)skb->data + l4;
 		if ((void *)(u + 1) > end)
 			return 0;
 		v->key.sport = bpf_ntohs(u->source);
@@ -217,7 +214,7 @@ static __always_inline int parse4(struct __sk_buff *skb, struct view *v)
 	v->ttl = ip->ttl;
 	v->tos = ip->tos;
 	v->dont_fragment = !!(ip->frag_off & bpf_htons(DONT_FRAGMENT));
-	return parse_transport(skb, v);
+	return parse_transport(skb, v, L4_BEHIND_4);
 }
 
 static __always_inline int parse6(struct __sk_buff *skb, struct view *v)
@@ -236,7 +233,7 @@ static __always_inline int parse6(struct __sk_buff *skb, struct view *v)
 	__builtin_memcpy(v->key.dst, &ip->daddr, 16);
 	v->ttl = ip->hop_limit;
 	v->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
-	return parse_transport(skb, v);
+	return parse_transport(skb, v, L4_BEHIND_6);
 }
 
 // change4 decrements the TTL and sets the addresses that f changes. It gives
@@ -368,9 +365,9 @@ static __always_inline int cross(struct __sk_buff *skb, const struct view *v, co
 }
 
 // change_ports sets the ports that f changes and gives their delta.
-static __always_inline int change_ports(struct __sk_buff *skb, const struct view *v, const struct flow *f, __u64 *ports)
+static __always_inline int change_ports(struct __sk_buff *skb, const struct flow *f, const __u32 l4, __u64 *ports)
 {
-	__be16 *p = (void *)(long)skb->data + l4_of(v);
+	__be16 *p = (void *)(long)skb->data + l4;
 	__u64 d = 0;
 
 	if ((void *)(p + 2) > (void *)(long)skb->data_end)
@@ -393,17 +390,23 @@ static __always_inline int change_ports(struct __sk_buff *skb, const struct view
 static __always_inline int translate(struct __sk_buff *skb, const struct view *v, const struct flow *f)
 {
 	__u64 addrs = 0, ports = 0;
-	__u32 at = l4_of(v) + __builtin_offsetof(struct tcphdr, check);
+	__u32 at = __builtin_offsetof(struct tcphdr, check);
 	__u64 flags = 0;
 
 	if (v->key.proto == IPPROTO_UDP) {
-		at = l4_of(v) + __builtin_offsetof(struct udphdr, check);
+		at = __builtin_offsetof(struct udphdr, check);
 		flags = BPF_F_MARK_MANGLED_0;
 	}
-	if (f->change && !change_ports(skb, v, f, &ports))
-		return 0;
+	if (f->change) {
+		if (v->key.family == 6) {
+			if (!change_ports(skb, f, L4_BEHIND_6, &ports))
+				return 0;
+		} else if (!change_ports(skb, f, L4_BEHIND_4, &ports)) {
+			return 0;
+		}
+		at += f->family == 6 ? L4_BEHIND_6 : L4_BEHIND_4;
+	}
 	if (crosses(v, f)) {
-		at += f->family == 6 ? 20 : -20;
 		if (!cross(skb, v, f, &addrs))
 			return 0;
 	} else if (v->key.family == 4) {
