@@ -144,7 +144,7 @@ func NewOpen(c lb.Config, locals []netip.Addr) (*Director, error) {
 	}
 	for _, s := range c.Services {
 		for _, rs := range s.RealServers {
-			d.learned(rs.Address.Addr())
+			d.fits(rs.Address.Addr())
 		}
 	}
 	return d, nil

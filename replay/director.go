@@ -176,7 +176,7 @@ func (d *Director) Sysctl(setting string) bool {
 func (d *Director) pathMTUs() {
 	for _, s := range d.table.Services {
 		for _, rs := range s.Servers {
-			d.balancer.SetPathMTU(rs.Addr.Addr(), d.pathMTU(rs.Addr.Addr()))
+			d.fits(rs.Addr.Addr())
 		}
 	}
 }

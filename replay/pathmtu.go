@@ -3,6 +3,8 @@ package replay
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/uvs-project/uvs/config/compat"
 )
 
 // leastPathMTU is the least path MTU that Linux believes over IPv4, in bytes
@@ -29,8 +31,7 @@ func (h *host) learn(b []byte, p *header) {
 	if way := h.net.lookup(about.dst); way.kind != unicast || mtu >= h.net.mtu(way, about.dst) {
 		return
 	}
-	h.net.pmtu[about.dst] = mtu
-	h.learned(about.dst)
+	h.learned(about.dst, mtu)
 }
 
 // showsInside says whether the tunnel packet at the start of b, which is cut
@@ -47,5 +48,18 @@ func showsInside(b []byte, p *header) bool {
 	return len(b) >= at+in.l4+8
 }
 
-// learned tells the balancer of the way to a real server.
-func (d *Director) learned(rip netip.Addr) { d.balancer.SetPathMTU(rip, d.pathMTU(rip)) }
+// learned believes what was said of the way to a real server in a tunnel.
+func (d *Director) learned(rip netip.Addr, mtu int) {
+	for _, s := range d.table.Services {
+		for _, rs := range s.Servers {
+			if rs.Addr.Addr() == rip && rs.Forward == compat.Tunnel {
+				d.host.net.pmtu[rip] = mtu
+				d.fits(rip)
+				return
+			}
+		}
+	}
+}
+
+// fits tells the balancer what fits on the way to a real server.
+func (d *Director) fits(rip netip.Addr) { d.balancer.SetPathMTU(rip, d.pathMTU(rip)) }
