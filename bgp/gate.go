@@ -205,6 +205,7 @@ func (g *gate) enter(ctx context.Context, local netip.Addr) (*net.TCPConn, error
 				return nil, err
 			}
 		}
+		g.s.peers.is(g.s.log, g.i, Idle) // until GoBGP tells that it is ready
 		if err := g.s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: g.s.peer(g.i, local)}); err != nil {
 			return nil, err
 		}
