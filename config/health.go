@@ -36,6 +36,7 @@ type Health struct {
 	Record  string   `mapstructure:"record"`
 	Service string   `mapstructure:"service"`
 	Command []string `mapstructure:"command"`
+	Agent   Agent    `mapstructure:"agent"`
 }
 
 // Via is the way that a check takes.
@@ -46,6 +47,23 @@ const (
 	ViaServer Via = "server" // to the real server's own address
 	ViaMode   Via = "mode"   // to the VIP, by the forwarding mode
 )
+
+// Agent is a program on each real server that says how it is, as HAProxy's
+// agent-check asks it.
+type Agent struct {
+	Port     int           `mapstructure:"port"` // 0: there is none
+	Send     string        `mapstructure:"send"`
+	Interval time.Duration `mapstructure:"interval"`
+	Timeout  time.Duration `mapstructure:"timeout"`
+}
+
+// inherit fills in the defaults of an agent that there is.
+func (a *Agent) inherit() {
+	if *a != (Agent{}) {
+		a.Interval = cmp.Or(a.Interval, 2*time.Second)
+		a.Timeout = cmp.Or(a.Timeout, min(a.Interval, time.Second))
+	}
+}
 
 // TLS is how a check secures its connection.
 type TLS struct {
@@ -94,6 +112,7 @@ var healthDefaults = map[string]any{
 // inherit fills in what depends on other keys. What is not checked has no
 // timing.
 func (h *Health) inherit() {
+	h.Agent.inherit()
 	if h.Type = cmp.Or(h.Type, "none"); h.Type == "none" {
 		h.Via, h.Interval, h.FastInterval, h.Timeout, h.Rise, h.Fall = "", 0, 0, 0, 0, 0
 		return
@@ -189,6 +208,11 @@ func (fs *faults) checkHealth(path string, s *Service) {
 		return
 	}
 	fs.checkKeysOf(path, h, kind)
+	if a := &h.Agent; *a != (Agent{}) {
+		fs.between(path+".agent.port", a.Port, 1, 65535)
+		fs.duration(path+".agent.interval", a.Interval, minInterval, maxInterval)
+		fs.duration(path+".agent.timeout", a.Timeout, time.Millisecond, a.Interval)
+	}
 	if h.Type == "none" {
 		return
 	}
@@ -276,7 +300,7 @@ func (fs *faults) checkKeysOf(path string, h *Health, kind checkKind) {
 }
 
 // commonKeys are those that every type of check has.
-var commonKeys = map[string]bool{"type": true, "via": true, "interval": true, "fast_interval": true, "timeout": true, "rise": true, "fall": true}
+var commonKeys = map[string]bool{"type": true, "via": true, "interval": true, "fast_interval": true, "timeout": true, "rise": true, "fall": true, "agent": true}
 
 func (fs *faults) checkTLS(path string, h *Health) {
 	if h.TLS.CA != "system" {

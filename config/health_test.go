@@ -27,6 +27,7 @@ func TestHealthDefaults(t *testing.T) {
 		{"no section", service(), Health{Type: "none"}},
 		{"type none has no timing", checked("{type: none, interval: 5s}"), Health{Type: "none"}},
 		{"tcp", checked("{type: tcp}"), with(func(h *Health) { h.Type = "tcp" })},
+		{"an agent and no check", checked("{agent: {port: 9999}}"), Health{Type: "none", Agent: Agent{Port: 9999, Interval: 2 * time.Second, Timeout: time.Second}}},
 		{"http, with a number for the status", checked("{type: http, expect: 204}"), with(func(h *Health) {
 			h.Type, h.Method, h.Path, h.Expect = "http", "GET", "/", "204"
 		})},
@@ -121,6 +122,8 @@ func TestHealthFaults(t *testing.T) {
 		{"a script without a command", checked("{type: script}"), []string{".command: missing, and a check of type script is nothing without it"}},
 		{"a script that depends on where uvs was started", checked("{type: script, command: [check.sh, x]}"), []string{`.command[0]: "check.sh" must be an absolute path`}},
 		{"dns for a service of TCP only", checked("{type: dns, name: a.}"), []string{".port: missing: a check of type dns goes over udp, and no listen of the service does"}},
+		{"an agent without a port", checked("{type: none, agent: {send: x, interval: 1ms}}"), []string{
+			".agent.port: 0 is out of range, 1 to 65535", ".agent.interval: 1ms is out of range, 10ms to 1h0m0s"}},
 		{"a way that there is not", checked("{type: tcp, via: moon}"), []string{`.via: "moon" is none of server, mode`}},
 		{"a ping by way of the mode", checked("{type: icmp, via: mode}"), []string{".via: a check of type icmp does not go to a VIP"}},
 		{"nat by way of the mode", checked("{type: tcp, via: mode}", "mode: nat", "real_servers: [{address: 192.0.2.1}]"), []string{

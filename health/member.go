@@ -15,12 +15,13 @@ type Member struct {
 	Options   Options // that Check was built from
 	To        Target
 	Timing    Timing
+	Agent     Agent
 	SlowStart time.Duration // for so long a real server that came back is in SlowStart; 0: not at all
 }
 
 // sameCheck says whether results for m are results for o.
 func (m *Member) sameCheck(o *Member) bool {
-	return (m.Check == nil) == (o.Check == nil) && m.To.Addr == o.To.Addr && reflect.DeepEqual(m.Options, o.Options)
+	return (m.Check == nil) == (o.Check == nil) && m.Agent == o.Agent && m.To.Addr == o.To.Addr && reflect.DeepEqual(m.Options, o.Options)
 }
 
 // A member is a Member with what is known of it. It is guarded by the mutex of
@@ -28,6 +29,7 @@ func (m *Member) sameCheck(o *Member) bool {
 type member struct {
 	Member
 	job  job  // that checks it
+	ask  job  // that asks its agent
 	gone bool // not a Member any more
 
 	verdict     verdict
@@ -37,6 +39,9 @@ type member struct {
 	returned    bool   // it was Down before it was Up
 	transitions uint64
 
+	asked    asked
+	agentErr error // of the latest question to the agent
+
 	last      error // of the latest check
 	lastTook  time.Duration
 	good, bad uint64
@@ -45,22 +50,28 @@ type member struct {
 // state is what the member is now, but for SlowStart.
 func (m *member) state() State {
 	switch {
-	case m.Check == nil:
-		return Up
-	case !m.verdict.known:
+	case m.asked.maintenance:
+		return Maintenance
+	case m.asked.down, m.verdict.known && !m.verdict.up:
+		return Down
+	case m.Check != nil && !m.verdict.known:
 		return Checking
-	case m.verdict.up:
-		return Up
+	case m.asked.drain:
+		return Draining
 	}
-	return Down
+	return Up
 }
 
 // newMember is the first form of a member or, after old, the next.
 func newMember(want Member, old *member, now time.Time) *member {
 	m := &member{Member: want, since: now}
 	m.job = job{of: m, index: notQueued}
+	m.ask = job{of: m, index: notQueued, agent: true}
 	if old != nil {
-		m.verdict = verdict{known: old.shown != Checking, untried: true, up: old.shown == Up}
+		m.verdict = verdict{known: old.verdict.known || old.Check == nil, untried: true, up: old.verdict.up || old.Check == nil}
+		if m.Agent.Addr == old.Agent.Addr {
+			m.asked = old.asked
+		}
 		m.since, m.cause, m.returned = old.since, old.cause, old.returned
 		m.good, m.bad, m.transitions = old.good, old.bad, old.transitions
 	}
@@ -85,6 +96,10 @@ func (m *member) note(err error, took time.Duration) {
 // why says for an operator why the state is what it is.
 func (m *member) why() string {
 	switch {
+	case m.asked.maintenance, m.asked.drain && m.shown == Draining:
+		return "the agent says so"
+	case m.asked.down:
+		return "the agent says " + m.asked.why
 	case m.Check == nil:
 		return "not checked"
 	case m.last != nil:
@@ -103,6 +118,9 @@ type Status struct {
 	Cause string    // of the state
 	Check string    // the type of the check
 
+	Percent    int    // of its weight that the real server is to have, as its agent says
+	AgentError string // of the latest question to the agent; empty: none
+
 	LastError   string        // of the latest check; empty: it was good, or there was none
 	LastTook    time.Duration // it took so long
 	Good, Bad   uint64        // checks so far
@@ -113,10 +131,13 @@ func (m *member) status(now time.Time) Status {
 	s := Status{
 		Service: m.Service, Server: m.Server,
 		State: m.shown, Since: m.since, Cause: m.cause, Check: m.Options.Type,
-		LastTook: m.lastTook, Good: m.good, Bad: m.bad, Transitions: m.transitions,
+		Percent: 100 - m.asked.less, LastTook: m.lastTook, Good: m.good, Bad: m.bad, Transitions: m.transitions,
 	}
 	if m.last != nil {
 		s.LastError = m.last.Error()
+	}
+	if m.agentErr != nil {
+		s.AgentError = m.agentErr.Error()
 	}
 	if s.State == Up && m.returned && now.Sub(m.since) < m.SlowStart {
 		s.State = SlowStart

@@ -90,9 +90,7 @@ func (m *Monitor) Set(members []Member) {
 		}
 		mb := newMember(want, old, now)
 		of[want.Server] = mb
-		if mb.Check != nil {
-			fresh = append(fresh, mb)
-		}
+		fresh = append(fresh, mb)
 	}
 	for _, of := range before {
 		for _, old := range of {
@@ -102,7 +100,11 @@ func (m *Monitor) Set(members []Member) {
 	m.spreadLocked(fresh, now)
 	if !m.begun {
 		m.begun = true
-		m.unknown = len(fresh)
+		for _, mb := range fresh {
+			if mb.Check != nil {
+				m.unknown++
+			}
+		}
 		m.settleLocked(0)
 	}
 }
@@ -113,8 +115,10 @@ func (m *Monitor) dropLocked(old *member) {
 	if m.begun && old.state() == Checking {
 		m.settleLocked(1)
 	}
-	if old.job.index != notQueued {
-		heap.Remove(&m.queue, old.job.index)
+	for _, j := range []*job{&old.job, &old.ask} {
+		if j.index != notQueued {
+			heap.Remove(&m.queue, j.index)
+		}
 	}
 }
 
@@ -126,10 +130,16 @@ const mostApart = time.Millisecond
 // spreadLocked queues the first checks of members that are new, so that they
 // do not fire together, neither now nor later.
 func (m *Monitor) spreadLocked(fresh []*member, now time.Time) {
+	at := func(i int, interval time.Duration) time.Time {
+		return now.Add(time.Duration(i) * min(mostApart, interval/time.Duration(len(fresh))))
+	}
 	for i, mb := range fresh {
-		apart := min(mostApart, mb.Timing.Interval/time.Duration(len(fresh)))
-		mb.job.due = now.Add(time.Duration(i) * apart)
-		heap.Push(&m.queue, &mb.job)
+		if mb.Check != nil {
+			m.queueLocked(&mb.job, at(i, mb.Timing.Interval))
+		}
+		if mb.Agent.Addr.IsValid() {
+			m.queueLocked(&mb.ask, at(i, mb.Agent.Interval))
+		}
 	}
 	m.wakeUp()
 }
@@ -171,7 +181,11 @@ func (m *Monitor) Run(ctx context.Context) error {
 				return nil
 			}
 			underWay.Go(func() {
-				m.check(ctx, j)
+				if j.agent {
+					m.askAgent(ctx, j)
+				} else {
+					m.check(ctx, j)
+				}
 				<-m.slots
 			})
 		}
@@ -241,7 +255,39 @@ func (m *Monitor) check(ctx context.Context, j *job) {
 	m.queueLocked(j, start.Add(jittered(mb.verdict.interval(&mb.Timing))))
 }
 
-// queueLocked queues a job that was done.
+// askAgent does so once and queues the question for the next time.
+func (m *Monitor) askAgent(ctx context.Context, j *job) {
+	m.mu.Lock()
+	mb := j.of
+	agent := mb.Agent
+	m.mu.Unlock()
+
+	start := time.Now()
+	limited, cancel := context.WithTimeout(ctx, agent.Timeout)
+	line, err := agent.ask(limited)
+	cancel()
+	if ctx.Err() != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mb.gone {
+		return
+	}
+	less := mb.asked.less
+	if err == nil {
+		err = mb.asked.hear(line)
+	}
+	mb.agentErr = err
+	m.showLocked(mb)
+	if mb.asked.less != less {
+		m.log.Info("real server wants another share", "service", mb.Service, "real_server", mb.Server, "percent", 100-mb.asked.less)
+		m.changedLocked(mb)
+	}
+	m.queueLocked(j, start.Add(jittered(agent.Interval)))
+}
+
+// queueLocked queues a job for a time.
 func (m *Monitor) queueLocked(j *job, due time.Time) {
 	j.due = due
 	heap.Push(&m.queue, j)
@@ -264,14 +310,20 @@ func (m *Monitor) showLocked(mb *member) {
 	}
 	was := mb.shown
 	mb.returned = now == Up && was != Checking
-	mb.shown, mb.since, mb.cause = now, time.Now(), mb.why()
+	mb.shown, mb.since = now, time.Now()
+	mb.cause = mb.why()
 	mb.transitions++
-	m.dirty[mb.Service] = true
 	level := slog.LevelInfo
 	if was == Checking && now == Up {
 		level = slog.LevelDebug // as it should be
 	}
 	m.log.Log(context.Background(), level, "real server is "+now.String(), "service", mb.Service, "real_server", mb.Server, "before", was, "cause", mb.cause)
+	m.changedLocked(mb)
+}
+
+// changedLocked tells that the service of mb has changed.
+func (m *Monitor) changedLocked(mb *member) {
+	m.dirty[mb.Service] = true
 	m.changed()
 }
 

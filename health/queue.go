@@ -9,6 +9,7 @@ import (
 // again.
 type job struct {
 	of    *member
+	agent bool // it asks the agent
 	due   time.Time
 	index int // in the queue; notQueued: it is not there
 }

@@ -58,6 +58,9 @@ func (p *plan) watch(s *config.Service) error {
 			},
 			through: s.Health.Via == config.ViaMode,
 		}
+		if a := &s.Health.Agent; a.Port != 0 {
+			w.Agent = health.Agent{Addr: netip.AddrPortFrom(rs.Address.Addr(), uint16(a.Port)), Send: a.Send, Interval: a.Interval, Timeout: a.Timeout}
+		}
 		if w.through {
 			w.To.Addr, _ = s.CheckVIP(rs) // checked by package config
 			p.host.FromVIPs = p.host.FromVIPs || rs.Mode != config.FullNAT
@@ -130,10 +133,20 @@ func (p *plan) weightedService(s lb.ServiceConfig, known map[healthKey]*health.S
 		case fit == 0 && b.failOpen && h != nil && h.State == health.Down:
 		case h == nil || !h.State.Usable():
 			rs.Weight = 0
+		default:
+			rs.Weight = share(rs.Weight, h.Percent)
 		}
 		rs.Down = rs.Weight == 0 && h != nil && (h.State == health.Down || h.State == health.Maintenance)
 	}
 	return s
+}
+
+// share is so many per cent of a weight, and only of none nothing.
+func share(weight, percent int) int {
+	if weight == 0 || percent == 0 {
+		return 0
+	}
+	return max(1, weight*percent/100)
 }
 
 // weights are those of all real servers of s and of those that are fit.

@@ -64,11 +64,11 @@ func TestWeightsFollowHealth(t *testing.T) {
 			var all []health.Status
 			for i, state := range tt.states {
 				s.RealServers = append(s.RealServers, lb.RealServerConfig{Address: server(i), Weight: 7})
-				all = append(all, health.Status{Service: "web", Server: server(i), State: state})
+				all = append(all, health.Status{Service: "web", Server: server(i), State: state, Percent: 100})
 			}
 			if tt.backup.sorry.IsValid() {
 				s.RealServers = append(s.RealServers, lb.RealServerConfig{Address: sorry})
-				all = append(all, health.Status{Service: "web", Server: sorry, State: up})
+				all = append(all, health.Status{Service: "web", Server: sorry, State: up, Percent: 100})
 			}
 			p := &plan{balance: lb.Config{Services: []lb.ServiceConfig{s}}, backups: map[string]backup{"web": tt.backup}}
 			for j, rs := range p.weighted(all).Services[0].RealServers {
@@ -84,5 +84,13 @@ func TestWeightsFollowHealth(t *testing.T) {
 				t.Errorf("for the announcement: %+v", a)
 			}
 		})
+	}
+}
+
+func TestShare(t *testing.T) {
+	for _, tt := range []struct{ weight, percent, want int }{{8, 100, 8}, {8, 75, 6}, {8, 0, 0}, {0, 75, 0}, {1, 10, 1}, {8, 150, 12}} {
+		if got := share(tt.weight, tt.percent); got != tt.want {
+			t.Errorf("%d %% of %d: %d, want %d", tt.percent, tt.weight, got, tt.want)
+		}
 	}
 }

@@ -124,7 +124,7 @@ func (d *director) source() metrics.Source {
 		Offloads: d.tun.Offloads(),
 		Balancer: d.balancer.Stats,
 		Road:     d.road.Stats,
-		Health:   d.health.Status,
+		Health:   d.status,
 		Routers:  d.routers(),
 		FastLane: d.lane != nil,
 		Drains:   d.drains.All,
