@@ -248,8 +248,8 @@ func TestFreedRecordTakesNoFlow(t *testing.T) {
 // be left of anything.
 func TestReloadUnderTraffic(t *testing.T) {
 	const queues = 4
-	b := newTestBalancer(t, Options{Queues: queues, Flows: 400})
-	configs := []Config{webConfig("A=1 B=1"), webConfig("C=1 B=1*"), webConfig("A=1* D=1"), webConfig("E=1")}
+	b := newTestBalancer(t, Options{Queues: queues, Flows: 400, Emit: func(*packet.Packet) bool { return true }})
+	configs := []Config{webConfig("A=1 B=1"), webConfig("C=1 B=1*"), webConfig("A=1* D=1"), webConfig("E=1"), {}}
 	b.mustApply(t, configs[0])
 	done := make(chan struct{})
 	var control sync.WaitGroup
@@ -260,7 +260,14 @@ func TestReloadUnderTraffic(t *testing.T) {
 			case <-done:
 				return
 			default:
-				b.mustApply(t, configs[rnd.IntN(len(configs))])
+				c := configs[rnd.IntN(len(configs))]
+				for i := range c.Services {
+					c.Services[i].Policy = Policy{
+						Removed: Removed(rnd.IntN(int(numRemoved))), Drain: time.Duration(rnd.IntN(2)) * time.Second,
+						OnePacket: rnd.IntN(4) == 0, ResetExpired: rnd.IntN(2) == 0,
+					}
+				}
+				b.mustApply(t, c)
 				b.SetPathMTU(netip.MustParseAddr("10.0.0.65"), 1400+rnd.IntN(100))
 				b.Stats()
 			}
@@ -273,11 +280,13 @@ func TestReloadUnderTraffic(t *testing.T) {
 			for i := range 5000 {
 				now := time.Duration(i) * 100 * time.Millisecond
 				v := b.send(t, q, uint16(1000+rnd.IntN(500)), now)
-				if v != packet.Send && v != packet.Drop {
+				if v != packet.Send && v != packet.Drop && v != packet.Return && v != packet.Pass { // the last two without a service
 					t.Errorf("verdict %v", v)
 				}
 				if i%16 == 0 && q == 0 {
-					b.table.Sweep(now, 100)
+					b.Tick(now)
+					for range b.Flows(now) {
+					}
 				}
 			}
 		})

@@ -31,7 +31,7 @@ var fuzzed = []director{
 }
 
 // everyPolicy has what makes packets of others, or other packets.
-var everyPolicy = lb.Policy{ScheduleICMP: true, AnswerUnknownReplies: true, ClampMSS: lb.ClampAuto, Sloppy: true}
+var everyPolicy = lb.Policy{ScheduleICMP: true, AnswerUnknownReplies: true, ClampMSS: lb.ClampAuto, Sloppy: true, SecureTCP: true, ResetExpired: true}
 
 // fuzzSeeds are packets behind virtio-net headers that the directors take
 // interest in.
