@@ -18,8 +18,8 @@ import (
 type host struct {
 	net     *network
 	balance func(b []byte) handled
-	learned func(rip netip.Addr, mtu int) // is told what ICMP says of the way to an address
-	forward [2]bool                       // IPv4 and IPv6 are forwarded
+	learned func(rip netip.Addr, proto uint8, mtu int) // is told what ICMP says of the way of a tunnel
+	forward [2]bool                                    // IPv4 and IPv6 are forwarded
 	parts   *assembler
 	now     time.Duration
 	notHost bool // the frame in work was addressed to more than this host

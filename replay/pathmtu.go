@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 
@@ -31,7 +32,7 @@ func (h *host) learn(b []byte, p *header) {
 	if way := h.net.lookup(about.dst); way.kind != unicast || mtu >= h.net.mtu(way, about.dst) {
 		return
 	}
-	h.learned(about.dst, mtu)
+	h.learned(about.dst, about.proto, mtu)
 }
 
 // showsInside says whether the tunnel packet at the start of b, which is cut
@@ -49,10 +50,11 @@ func showsInside(b []byte, p *header) bool {
 }
 
 // learned believes what was said of the way to a real server in a tunnel.
-func (d *Director) learned(rip netip.Addr, mtu int) {
+func (d *Director) learned(rip netip.Addr, proto uint8, mtu int) {
 	for _, s := range d.table.Services {
 		for _, rs := range s.Servers {
-			if rs.Addr.Addr() == rip && rs.Forward == compat.Tunnel {
+			kind := map[string]uint8{"gue": protoUDP, "gre": protoGRE}[rs.Encap.Type] // else ipip
+			if rs.Addr.Addr() == rip && rs.Forward == compat.Tunnel && cmp.Or(kind, protoIPIP) == proto {
 				d.host.net.pmtu[rip] = mtu
 				d.fits(rip)
 				return
