@@ -226,6 +226,7 @@ func (m *model) tick() (reset []*flow) {
 	if !walks {
 		return nil
 	}
+	m.endTemplates()
 	for _, f := range m.flows {
 		removed := f.server.removed && f.server.service.policy.Removed == lb.RemovedReset
 		switch {

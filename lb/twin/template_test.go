@@ -99,6 +99,25 @@ func (m *model) binding(s *service, c client, v6 bool) (t *template, to *serverC
 	return t, to, sure
 }
 
+// endTemplates ends those of removed real servers together with their flows. One
+// that has flows just then, or has had lately, may stay.
+func (m *model) endTemplates() {
+	removed := map[load]bool{}
+	for _, rs := range m.servers {
+		removed[rs.load()] = rs.removed
+	}
+	for c, t := range m.templates {
+		l := load{c.service, t.addr}
+		switch {
+		case !m.ending[l] || !removed[l]:
+		case len(t.flows) == 0 && !t.merged && t.doubtful == 0 && (t.lastFlow == 0 || t.clear != 0):
+			delete(m.templates, c)
+		default:
+			t.doubtful = max(1, tick(m.now))
+		}
+	}
+}
+
 // bind remembers that a client's flow f went to a real server. t is the
 // template that it may have followed.
 func (m *model) bind(s *service, c client, t *template, sure bool, to *serverConfig, f *flow, once bool) {
