@@ -1,6 +1,8 @@
 package packet_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"github.com/uvs-project/uvs/packet"
@@ -66,4 +68,57 @@ func TestAssemble(t *testing.T) {
 			t.Errorf("%v, want %v", why, packet.TooBig)
 		}
 	})
+}
+
+// TestFragmentsBehindHopByHop: options for every router stand in front of the
+// fragment header, in the fragments that come and in those that leave.
+func TestFragmentsBehindHopByHop(t *testing.T) {
+	whole := pt.UDP(client6, vip6, pt.Pad(3000), pt.HopByHop)
+	const size = 1296 // of what each fragment carries
+	var in []*packet.Packet
+	for off := 0; off < len(whole)-48; off += size {
+		data := whole[48+off : min(48+off+size, len(whole))]
+		b := append(bytes.Clone(whole[:48]), packet.UDP, 0, 0, 0, 1, 2, 3, 4)
+		b[40] = 44
+		field := uint16(off)
+		if off+size < len(whole)-48 {
+			field |= 1
+		}
+		binary.BigEndian.PutUint16(b[50:], field)
+		b = append(b, data...)
+		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40))
+		in = append(in, pt.Parsed(t, b))
+	}
+	p, why := packet.Assemble(in)
+	if why != packet.OK {
+		t.Fatal(why)
+	}
+	diff(t, p.Bytes(), whole)
+	if p.SegmentLen() != 56+size {
+		t.Errorf("the longest on the wire has %d bytes, want that of those that came, %d", p.SegmentLen(), 56+size)
+	}
+	var c packet.Cutter
+	if why := c.Start(p); why != packet.OK {
+		t.Fatal(why)
+	}
+	var out []*packet.Packet
+	for {
+		part := new(packet.Packet)
+		part.Reset(make([]byte, packet.Headroom+p.CutLen()), 0, 0)
+		if !c.Next(part) {
+			break
+		}
+		if b := part.Bytes(); b[6] != 0 || b[40] != 44 || b[48] != packet.UDP || len(b) > 56+size {
+			t.Errorf("fragment %d of %d bytes: headers %d, %d, %d", len(out), len(b), b[6], b[40], b[48])
+		}
+		out = append(out, pt.Parsed(t, part.Bytes()))
+	}
+	if len(out) != len(in) {
+		t.Errorf("%d fragments leave, want %d", len(out), len(in))
+	}
+	again, why := packet.Assemble(out)
+	if why != packet.OK {
+		t.Fatal(why)
+	}
+	diff(t, again.Bytes(), whole)
 }
