@@ -13,9 +13,9 @@ import (
 const leastPathMTU = 552
 
 // learn takes in an ICMP error that says what the way to a real server carries,
-// in the cases in which the recorded kernel did: IPv4, the datagrams of GUE even
-// where the error holds no more than their ports, other tunnels only where it
-// shows the packet inside.
+// in the cases in which the recorded kernel did: IPv4, the datagrams of GUE as
+// those of any UDP even where the error holds no more than their ports, other
+// tunnels only where it shows the packet inside.
 func (h *host) learn(b []byte, p *header) {
 	t := b[p.l4:]
 	if p.six || p.proto != protoICMP || p.frag || len(t) < 8+20 || [2]uint8{t[0], t[1]} != tooBig.four || add(t, 0) != 0xffff {
@@ -49,18 +49,26 @@ func showsInside(b []byte, p *header) bool {
 	return len(b) >= at+in.l4+8
 }
 
-// learned believes what was said of the way to a real server in a tunnel.
-func (d *Director) learned(rip netip.Addr, proto uint8, mtu int) {
+// learned believes what was said of the way to an address.
+func (d *Director) learned(to netip.Addr, proto uint8, mtu int) {
+	if proto == protoUDP || d.tunnels(to, proto) {
+		d.host.net.pmtu[to] = mtu
+		d.fits(to)
+	}
+}
+
+// tunnels says whether the packets of a real server are carried in those of a
+// protocol.
+func (d *Director) tunnels(rip netip.Addr, proto uint8) bool {
 	for _, s := range d.table.Services {
 		for _, rs := range s.Servers {
 			kind := map[string]uint8{"gue": protoUDP, "gre": protoGRE}[rs.Encap.Type] // else ipip
 			if rs.Addr.Addr() == rip && rs.Forward == compat.Tunnel && cmp.Or(kind, protoIPIP) == proto {
-				d.host.net.pmtu[rip] = mtu
-				d.fits(rip)
-				return
+				return true
 			}
 		}
 	}
+	return false
 }
 
 // fits tells the balancer what fits on the way to a real server.
