@@ -20,10 +20,10 @@ func serialized(t testing.TB, m *bgp.BGPMessage) message {
 	return b
 }
 
-func openMessage(t testing.TB) message {
-	return serialized(t, bgp.NewBGPOpenMessage(65000, 9, "192.0.2.1", []bgp.OptionParameterInterface{
+func openMessage(t testing.TB, as uint16) message {
+	return serialized(t, bgp.NewBGPOpenMessage(as, 9, "192.0.2.1", []bgp.OptionParameterInterface{
 		bgp.NewOptionParameterCapability([]bgp.ParameterCapabilityInterface{
-			bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapFourOctetASNumber(65000), bgp.NewCapRouteRefresh(),
+			bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapMultiProtocol(bgp.RF_IPv6_UC), bgp.NewCapFourOctetASNumber(uint32(as)), bgp.NewCapRouteRefresh(),
 			bgp.NewCapExtendedNexthop([]*bgp.CapExtendedNexthopTuple{bgp.NewCapExtendedNexthopTuple(bgp.RF_IPv4_UC, bgp.AFI_IP6)}),
 		}),
 	}))
@@ -66,7 +66,7 @@ func TestMessagesAreRefused(t *testing.T) {
 		{name: "a length below the header's", in: set(keepalive, 16, 0, 18), code: 1, subcode: 2, says: "length 18"},
 		{name: "a length beyond the longest", in: set(update, 16, 0x10, 1), code: 1, subcode: 2, says: "length 4097"},
 		{name: "a short OPEN", in: frame(bgp.BGP_MSG_OPEN, 4, 0, 0), code: 1, subcode: 2, says: "length 22"},
-		{name: "an OPEN with broken parameters", in: set(openMessage(t), 28, 255), code: 2, says: "OPEN"},
+		{name: "an OPEN with broken parameters", in: set(openMessage(t, 65000), 28, 255), code: 2, says: "OPEN"},
 		{name: "withdrawn routes beyond the end", in: set(update, 19, 0x0f, 0xff), code: 3, subcode: 1, says: "lengths do not fit"},
 		{name: "attributes beyond the end", in: frame(bgp.BGP_MSG_UPDATE, 0, 0, 0, 9, 0x40, 1, 1, 0), code: 3, subcode: 1, says: "lengths do not fit"},
 		{name: "an attribute beyond the attributes", in: frame(bgp.BGP_MSG_UPDATE, 0, 0, 0, 4, 0x40, 1, 9, 0), code: 3, subcode: 1, says: "lengths do not fit"},
@@ -111,7 +111,7 @@ func judge(in message) error {
 
 func TestGoodMessagesAreTaken(t *testing.T) {
 	for _, m := range []message{
-		openMessage(t), updateMessage(t), frame(bgp.BGP_MSG_KEEPALIVE),
+		openMessage(t, 65000), updateMessage(t), frame(bgp.BGP_MSG_KEEPALIVE),
 		serialized(t, bgp.NewBGPNotificationMessage(6, 2, []byte{3, 'b', 'y', 'e'})),
 		serialized(t, bgp.NewBGPRouteRefreshMessage(bgp.AFI_IP, 0, bgp.SAFI_UNICAST)),
 	} {
@@ -149,7 +149,7 @@ func TestFarewellsAreRead(t *testing.T) {
 // FuzzMessage: whatever a peer sends is taken or refused, and what is taken
 // for an OPEN is one that GoBGP reads without a panic.
 func FuzzMessage(f *testing.F) {
-	f.Add([]byte(openMessage(f)))
+	f.Add([]byte(openMessage(f, 65000)))
 	f.Add([]byte(updateMessage(f)))
 	f.Add([]byte(frame(bgp.BGP_MSG_NOTIFICATION, 6, 2, 3, 'b', 'y', 'e')))
 	f.Add([]byte(frame(bgp.BGP_MSG_ROUTE_REFRESH, 0, 1, 0, 1)))

@@ -26,6 +26,7 @@ type router struct {
 	addr netip.Addr
 	l    *net.TCPListener
 	peer Peer // as the speaker is told
+	as   uint16
 }
 
 func newRouter(t *testing.T, n byte) *router {
@@ -36,7 +37,7 @@ func newRouter(t *testing.T, n byte) *router {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	return &router{t: t, addr: addr, l: l, peer: Peer{
+	return &router{t: t, addr: addr, l: l, as: 65000, peer: Peer{
 		Name: addr.String(), Address: addr, Port: uint16(l.Addr().(*net.TCPAddr).Port), AS: 65000,
 		LocalAddress: netip.MustParseAddr("127.0.9.254"), IPv4: true, HoldTime: 9 * time.Second, ConnectRetry: time.Second,
 	}}
@@ -55,7 +56,7 @@ const patience = 30 * time.Second
 func (r *router) accept() *talk {
 	r.t.Helper()
 	tk := r.connected()
-	tk.send(openMessage(r.t), frame(bgp.BGP_MSG_KEEPALIVE))
+	tk.send(openMessage(r.t, r.as), frame(bgp.BGP_MSG_KEEPALIVE))
 	for _, want := range []uint8{bgp.BGP_MSG_OPEN, bgp.BGP_MSG_KEEPALIVE} {
 		if m := tk.next(); m.Header.Type != want {
 			r.t.Fatalf("type %d, want %d", m.Header.Type, want)
@@ -258,6 +259,23 @@ func TestAnnounceSendsTheDifference(t *testing.T) {
 		if !strings.Contains(strings.Join(lines, "\n"), "-203.0.113.1/32") {
 			t.Errorf("not withdrawn before the end: %v", lines)
 		}
+	}
+}
+
+func TestInternalPeersGetLocalPreference(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sessions take seconds")
+	}
+	r := newRouter(t, 5)
+	r.peer.AS, r.peer.IPv6, r.peer.NextHop6 = 65011, true, netip.MustParseAddr("2001:db8::11")
+	r.as = 65011
+	s, _, _ := speak(t, r)
+	preference := uint32(250)
+	announce(t, s, Route{Prefix: netip.MustParsePrefix("2001:db8:a::1/128"), LocalPref: &preference})
+	tk := r.accept()
+	const want = "{AsPath: } {LocalPref: 250} {MpReach(ipv6-unicast): {Nexthop: 2001:db8::11, NLRIs: [2001:db8:a::1/128]}} {Origin: i}"
+	if got := tk.update(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 

@@ -198,6 +198,41 @@ func TestBGPHoldTime(t *testing.T) {
 	}
 }
 
+// TestBGPGracefulRestart: where it is asked for, the router keeps the routes
+// of a process that died, and not those of one that was stopped.
+func TestBGPGracefulRestart(t *testing.T) {
+	need(t, "bird", "birdc", "ip")
+	const vip, lb1 = "203.0.113.10", "192.0.2.11"
+	n := newTor(t)
+	b := startBird(t, n.router, "192.0.2.1", "protocol bgp lb1 from director { neighbor 192.0.2.11 as 65011; graceful restart on; }\n")
+	d := startDirector(t, n.lb[0], n.config(0, "bgp:\n  as: 65011\n  router_id: 192.0.2.11\n  graceful_restart: 60s\n  peers: [{address: 192.0.2.1, as: 65000}]"))
+	b.established(t, "lb1")
+	hopsBecome(t, n.router, vip, lb1)
+	if err := d.process.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-d.process.Exited()
+	err := lab.Wait(within(t), "BIRD to notice", func() error {
+		if out := b.ask(t, "show", "protocols", "lb1"); strings.Contains(out, "Established") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := nextHops(t, n.router, vip); len(got) != 1 {
+		t.Errorf("next hops %v after the process died", got)
+	}
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	b.established(t, "lb1")
+	hopsBecome(t, n.router, vip, lb1)
+	d.process.Stop()
+	hopsBecome(t, n.router, vip)
+}
+
 // metrics are those of director i.
 func (n *tor) metrics(t *testing.T, i int) map[string]float64 {
 	t.Helper()
