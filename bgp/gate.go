@@ -58,15 +58,16 @@ func inside(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 179, byte(n >> 8), byte(n)})
 }
 
-// offer hands over a connection that the peer opened. It is false where one
-// waits already.
-func (g *gate) offer(c *net.TCPConn) bool {
+// offer hands over a connection that the peer opened, in place of an earlier
+// one that nobody has taken. Only the goroutine that accepts calls it; a peer
+// has one address, so there is one.
+func (g *gate) offer(c *net.TCPConn) {
 	select {
-	case g.inbound <- c:
-		return true
+	case old := <-g.inbound:
+		old.Close()
 	default:
-		return false
 	}
+	g.inbound <- c
 }
 
 // foundAt tells where the peer is.

@@ -80,7 +80,7 @@ func (s *Speaker) keys(fd int, v6 bool) error {
 }
 
 // accept takes connections of peers until the listener is closed. Those of
-// others, and those that a peer has no use for now, are closed.
+// others are closed.
 func (s *Speaker) accept(l *net.TCPListener) {
 	for {
 		c, err := l.AcceptTCP()
@@ -92,7 +92,9 @@ func (s *Speaker) accept(l *net.TCPListener) {
 			continue
 		}
 		from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		if g := s.gateOf(from); g == nil || !g.offer(c) {
+		if g := s.gateOf(from); g != nil {
+			g.offer(c)
+		} else {
 			c.Close()
 		}
 	}
