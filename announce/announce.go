@@ -144,9 +144,18 @@ func (d *Decider) vipUp(o Options, of []*Service) (up bool, reason string) {
 	}
 	up = len(good) > 0 && (len(bad) == 0 || !o.All)
 	if up {
-		return up, strings.Join(good, "; ")
+		return up, some(good)
 	}
-	return up, strings.Join(bad, "; ")
+	return up, some(bad)
+}
+
+// some joins the first few reasons, and counts the others.
+func some(reasons []string) string {
+	const few = 3
+	if n := len(reasons); n > few {
+		return fmt.Sprintf("%s; and %d more", strings.Join(reasons[:few], "; "), n-few)
+	}
+	return strings.Join(reasons, "; ")
 }
 
 // set notes whether the VIP is up now, and announces or withdraws it.

@@ -123,6 +123,8 @@ func TestReasons(t *testing.T) {
 		{"what keeps it up is told, not what is down", Options{}, []Service{web(0), named("mail", web(2))}, "mail: weight 2 of 10 is healthy"},
 		{"what keeps it down is told, not what is up", Options{All: true}, []Service{web(0), named("mail", web(2))}, "web: weight 0 of 10 is healthy, 1 is needed"},
 		{"somebody answers", Options{}, []Service{answered(web(0), "the sorry server answers")}, "web: the sorry server answers"},
+		{"of many services a few", Options{}, []Service{web(1), named("a", web(2)), named("b", web(3)), named("c", web(4)), named("d", web(5))},
+			"web: weight 1 of 10 is healthy; a: weight 2 of 10 is healthy; b: weight 3 of 10 is healthy; and 2 more"},
 		{"somebody would answer", Options{}, []Service{answered(web(1), "the sorry server answers")}, "web: weight 1 of 10 is healthy"},
 	}
 	for _, tt := range tests {

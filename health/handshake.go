@@ -97,6 +97,7 @@ func handshake(ctx context.Context, f *os.File, to unix.Sockaddr) (err error, re
 				err = os.NewSyscallError("setsockopt", err)
 				return true
 			}
+			_ = unix.Connect(int(fd), to) // who is on this host has answered when it returns
 		}
 		// Asked again, the kernel tells how the connecting it began has ended.
 		switch err = unix.Connect(int(fd), to); err {
