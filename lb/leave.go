@@ -63,9 +63,13 @@ func (b *Balancer) noteLeaving(a *account) {
 	}
 }
 
-// A walk goes through the chunks of the table, around from where it stands.
-// It is the sweeper's own.
-type walk struct{ next, left int }
+// A walk goes through the chunks of the table, around from where it stands, and
+// once more for the templates that it has met before the last of their flows
+// had ended. It is the sweeper's own.
+type walk struct {
+	next, left    int
+	again, second bool // templates were left; this is for them
+}
 
 // walkChunks is how many chunks one Tick walks through, some 4 ms: ten million
 // flows take three seconds.
@@ -80,24 +84,29 @@ func (b *Balancer) endFlows(now time.Duration) {
 				rs.leftAt = max(now, 1)
 			}
 			if rs.over(now) && !rs.ending.Swap(true) {
-				b.walk.left = b.table.numChunks()
+				b.walk.left, b.walk.second = b.table.numChunks(), false
 			}
 		}
 	}
 	b.mu.Unlock()
 	w := &b.walk
 	for range min(w.left, walkChunks) {
-		b.table.endInChunk(w.next, tickOf(now))
+		w.again = b.table.endInChunk(w.next, tickOf(now)) || w.again
 		w.left--
 		w.next++
 		if w.next >= b.table.numChunks() {
 			w.next = 0
 		}
 	}
+	if w.left == 0 && w.again && !w.second {
+		w.left, w.second = b.table.numChunks(), true
+	}
+	w.again = w.again && w.left > 0
 }
 
-// endInChunk ends the flows in one chunk whose real server's are to end.
-func (t *Table) endInChunk(chunk int, now uint32) {
+// endInChunk ends the flows in one chunk whose real server's are to end, and
+// says whether it has left a template that is to end with its flows.
+func (t *Table) endInChunk(chunk int, now uint32) (left bool) {
 	for more := true; more; {
 		var replies [burst]hint
 		ended, removed := 0, 0
@@ -107,6 +116,7 @@ func (t *Table) endInChunk(chunk int, now uint32) {
 			case !rs.ending.Load() || e.flags&flagPinned != 0 || ended == burst:
 				return
 			case e.state.isTemplate() && (e.local > 0 || !rs.removed):
+				left = left || rs.removed
 				return // its flows end by themselves, or its clients may come back
 			case e.resettable() && rs.service.keepTrails && int32(e.deadline-now) > 0:
 				t.resetLocked(s, n, now)
@@ -125,4 +135,5 @@ func (t *Table) endInChunk(chunk int, now uint32) {
 		}
 		more = ended == burst
 	}
+	return left
 }
