@@ -174,6 +174,7 @@ func TestEditedModeIsForNewFlows(t *testing.T) {
 		play(t, d, append(established(d),
 			step{note: "edit", edit: func(c *lb.Config) { *c = other.config(t) }},
 			step{note: "data", at: 10 * time.Second, edit: func(*lb.Config) {}, in: fromClient(1, ack1), want: fromClient(1, ack1), via: rs2},
+			step{note: "SYN", at: 10 * time.Second, in: fromClient(1, syn1), want: fromClient(1, syn1), via: rs2},
 			step{note: "a new one", at: 10 * time.Second, in: fromClient(2, syn1), want: packettest.IP(dip4, rs1, 4, fromClient(2, syn1))},
 		))
 	}

@@ -144,6 +144,14 @@ func TestDrain(t *testing.T) {
 			{note: "no end yet", at: 89 * s, edit: nothing, flows: "1>10.0.0.2 established 861"},
 			{note: "the end", at: 90 * s, edit: nothing, flows: "none"},
 		}},
+		{"flows of one that came back after its end are left alone when another's end", lb.Policy{Drain: 30 * s}, []step{
+			{note: "weight 0", at: 10 * s, edit: weight(rs2, 0)},
+			{note: "the end", at: 40 * s, edit: nothing, flows: "none"},
+			{note: "the other one", at: 41 * s, edit: nothing, in: fromClient(2, syn1), want: toServer(rs1, 2, syn1)},
+			{note: "back", at: 41 * s, edit: weight(rs2, 1), in: fromClient(3, syn1), want: toServer(rs2, 3, syn1)},
+			{note: "the other one's weight 0", at: 42 * s, edit: weight(rs1, 0)},
+			{note: "its end", at: 72 * s, edit: nothing, flows: "3>10.0.0.2 syn_recv 29"},
+		}},
 		{"keep, for the time of the drain", lb.Policy{Removed: lb.RemovedKeep, Drain: 30 * s}, []step{
 			{note: "data", at: 10 * s, edit: remove(rs2), in: fromClient(1, ack1), why: packet.ServerRemoved},
 			{note: "the end", at: 40 * s, edit: nothing, flows: "none"},

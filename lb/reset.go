@@ -82,7 +82,6 @@ func (t *Table) resetLocked(s *shard, n, now uint32) {
 	w := &t.resets.waiting[t.resets.n]
 	w.flow, w.trail = f, t.trails[n]
 	t.resets.n++
-	t.withdrawLocked(e)
 	e.deadline = now + f.Server.service.lifetimes[TCPClose]
 	t.changeLocked(s, n, f.Server, TCPClose)
 }
