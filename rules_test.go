@@ -41,7 +41,7 @@ var imports = map[string][]string{
 	"config/compat":     {},
 	"drain":             {},
 	"health":            {},
-	"metrics":           {"drain", "bgp", "bgp/bfd", "packet", "lb", "stack", "health"},
+	"metrics":           {"announce", "drain", "bgp", "bgp/bfd", "packet", "lb", "stack", "health"},
 	"admin":             {},
 	"realserver":        {"packet", "stack", "stack/host"},
 	"demo":              {"integration/lab", "realserver"},

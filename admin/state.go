@@ -21,6 +21,7 @@ type State struct {
 	Notes    map[string]uint64 `json:"notes"` // what the balancer noted about packets, dropped or answered
 	BGP      []PeerState       `json:"bgp"`   // in the order of the configuration
 	Total    Measured          `json:"total"` // of all services, those that were removed too
+	VIPs     []VIPState        `json:"vips"`  // those that services want announced
 	Services []ServiceState    `json:"services"`
 	Drains   []DrainState      `json:"drains"`
 }
@@ -124,6 +125,15 @@ type RealServerState struct {
 	PathMTU       int    `json:"path_mtu"`   // bytes; 0 not known
 	Measured
 	Health *HealthState `json:"health"` // null: removed
+}
+
+// VIPState says whether enough of what is behind a VIP is fit for it to be
+// announced to routers.
+type VIPState struct {
+	Address string `json:"address"`
+	Up      bool   `json:"up"`
+	MED     int    `json:"med"` // added to that of the configuration
+	Reason  string `json:"reason"`
 }
 
 // HealthState is what the checks of one real server say.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/uvs-project/uvs/announce"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/drain"
 	"github.com/uvs-project/uvs/health"
@@ -43,6 +44,8 @@ const (
 	RealServerPathMTU    = "uvs_real_server_path_mtu_bytes"
 	RealServerPackets    = "uvs_real_server_packets_total"
 	RealServerBytes      = "uvs_real_server_bytes_total"
+
+	VIPUp = "uvs_vip_up"
 
 	HealthChecks      = "uvs_health_checks_total"
 	HealthDuration    = "uvs_health_check_duration_seconds"
@@ -95,6 +98,7 @@ type Source struct {
 	Balancer func() lb.Stats
 	Road     func() stack.Stats
 	Health   func() []health.Status
+	VIPs     func() []announce.Verdict
 	Reload   func() Reload
 	Routers  func() bgp.Stats // nil: no BGP
 	FastLane bool             // it is on
@@ -123,6 +127,7 @@ func register(r *prometheus.Registry, s Source) *prometheus.Registry {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&director{s},
 		&balancer{s.Balancer, s.Health},
+		&vips{s.VIPs},
 		&road{s.Road},
 		&routers{s.Routers},
 	)

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/uvs-project/uvs/announce"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/bgp/bfd"
 	"github.com/uvs-project/uvs/drain"
@@ -77,6 +78,9 @@ func busy() Source {
 				BFDInvalid: 99,
 			}
 		},
+		VIPs: func() []announce.Verdict {
+			return []announce.Verdict{{VIP: netip.MustParseAddr("203.0.113.10"), Announce: true}, {VIP: netip.MustParseAddr("203.0.113.11")}}
+		},
 		FastLane: true,
 		Drains: func() []drain.Status {
 			return []drain.Status{{Target: drain.Target{Node: true}, Phase: drain.Leaving, Left: 47}}
@@ -106,6 +110,8 @@ func TestScrape(t *testing.T) {
 	lines := scrape(t, busy())
 	for _, want := range []string{
 		`uvs_config_last_reload_successful 0`,
+		`uvs_vip_up{vip="203.0.113.10"} 1`,
+		`uvs_vip_up{vip="203.0.113.11"} 0`,
 		`uvs_config_last_reload_timestamp_seconds 1.7e+09`,
 		`uvs_config_reloads_total{result="failure"} 72`,
 		`uvs_config_reloads_total{result="success"} 71`,

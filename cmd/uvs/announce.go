@@ -52,6 +52,7 @@ func (d *director) decide(cfg *config.Config, p *plan) map[netip.Addr]announce.V
 	if next > 0 {
 		d.lookAgain.Reset(next - now)
 	}
+	d.judged.Store(&verdicts)
 	before := d.verdicts
 	d.verdicts = make(map[netip.Addr]announce.Verdict, len(verdicts))
 	for _, v := range verdicts {
@@ -61,6 +62,14 @@ func (d *director) decide(cfg *config.Config, p *plan) map[netip.Addr]announce.V
 		}
 	}
 	return d.verdicts
+}
+
+// vips is what was decided last about each VIP.
+func (d *director) vips() []announce.Verdict {
+	if v := d.judged.Load(); v != nil {
+		return *v
+	}
+	return nil
 }
 
 func upOrDown(up bool) string {

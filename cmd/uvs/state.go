@@ -48,6 +48,9 @@ func (d *director) state() admin.State {
 	if d.failed != nil {
 		s.Config.LastError = d.failed.Error()
 	}
+	for _, v := range d.vips() {
+		s.VIPs = append(s.VIPs, admin.VIPState{Address: v.VIP.String(), Up: v.Announce, MED: v.MED, Reason: v.Reason})
+	}
 	known := byServer(d.status())
 	for i := range balance.Services {
 		s.Services = append(s.Services, serviceState(&balance.Services[i], known))
@@ -125,6 +128,7 @@ func (d *director) source() metrics.Source {
 		Balancer: d.balancer.Stats,
 		Road:     d.road.Stats,
 		Health:   d.status,
+		VIPs:     d.vips,
 		Routers:  d.routers(),
 		FastLane: d.lane != nil,
 		Drains:   d.drains.All,

@@ -99,6 +99,11 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 	if len(s.BGP) > 0 {
 		printPeers(t, s.BGP, now)
 	}
+	for _, v := range s.VIPs {
+		if !v.Up {
+			fmt.Fprintf(t, "VIP down\t%s: %s\n", v.Address, v.Reason)
+		}
+	}
 	for i := range s.Services {
 		printService(t, &s.Services[i], now)
 	}

@@ -64,10 +64,11 @@ type director struct {
 	applied  *plan      // guarded by applying; what it has, but with all weights as configured
 	steered  bool       // guarded by applying; the host sends packets to VIPs to us
 
-	announcing sync.Mutex                      // held while VIPs are judged; before mu
-	decider    *announce.Decider               // guarded by announcing
-	verdicts   map[netip.Addr]announce.Verdict // guarded by announcing; the latest, never changed
-	lookAgain  *time.Timer                     // has them judged again when a hold-down ends
+	announcing sync.Mutex                         // held while VIPs are judged; before mu
+	decider    *announce.Decider                  // guarded by announcing
+	verdicts   map[netip.Addr]announce.Verdict    // guarded by announcing; the latest
+	judged     atomic.Pointer[[]announce.Verdict] // the same, for who only looks; nil: none yet
+	lookAgain  *time.Timer                        // has them judged again when a hold-down ends
 
 	mu       sync.Mutex     // guards what a reload changes
 	cfg      *config.Config // in force
