@@ -76,9 +76,10 @@ func (q *Queue) reset(p *packet.Packet, now time.Duration, why packet.Reason) (p
 
 // refuse tells a client that no real server takes its flow. Where it is to be
 // told by a reset but there is none, as for UDP and for a fragment, it is told
-// by ICMP. For an ICMP error, which may open a flow too, there is neither.
+// by ICMP. ICMP errors, which may open a flow too, are never answered, and so
+// must not use up the answers that others get.
 func (q *Queue) refuse(p *packet.Packet, how OnNoServer, now time.Duration) (packet.Verdict, packet.Reason) {
-	if how == AnswerDrop {
+	if how == AnswerDrop || p.IsICMPError() {
 		return packet.Drop, packet.NoRealServer
 	}
 	if how == AnswerReset {
