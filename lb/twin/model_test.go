@@ -217,16 +217,16 @@ func (m *model) apply(services []*service) {
 // tick ends the flows of real servers that have left, once for each, and
 // returns those whose ends are reset.
 func (m *model) tick() (reset []*flow) {
-	walks := false
+	fresh := map[load]bool{}
 	for _, rs := range m.servers {
 		if rs.leaves() && !m.ending[rs.load()] {
-			m.ending[rs.load()], walks = true, true
+			m.ending[rs.load()], fresh[rs.load()] = true, true
 		}
 	}
-	if !walks {
+	if len(fresh) == 0 {
 		return nil
 	}
-	m.endTemplates()
+	m.endTemplates(fresh)
 	for _, f := range m.flows {
 		removed := f.server.removed && f.server.service.policy.Removed == lb.RemovedReset
 		switch {

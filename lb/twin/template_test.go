@@ -100,8 +100,9 @@ func (m *model) binding(s *service, c client, v6 bool) (t *template, to *serverC
 }
 
 // endTemplates ends those of removed real servers together with their flows. One
-// that has flows just then, or has had lately, may stay.
-func (m *model) endTemplates() {
+// that has flows just then, or has had lately, may stay. Where real servers have
+// left afresh, uvs may look at those of others once more.
+func (m *model) endTemplates(fresh map[load]bool) {
 	removed := map[load]bool{}
 	for _, rs := range m.servers {
 		removed[rs.load()] = rs.removed
@@ -110,7 +111,7 @@ func (m *model) endTemplates() {
 		l := load{c.service, t.addr}
 		switch {
 		case !m.ending[l] || !removed[l]:
-		case len(t.flows) == 0 && !t.merged && t.doubtful == 0 && (t.lastFlow == 0 || t.clear != 0):
+		case fresh[l] && len(t.flows) == 0 && !t.merged && t.doubtful == 0 && (t.lastFlow == 0 || t.clear != 0):
 			delete(m.templates, c)
 		default:
 			t.doubtful = max(1, tick(m.now))
