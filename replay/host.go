@@ -24,6 +24,11 @@ type host struct {
 	now     time.Duration
 	notHost bool // the frame in work was addressed to more than this host
 	out     []Frame
+
+	// The IPv4 packet in work with options, and the header checksum that it came
+	// with: Linux records into options without mending it until the packet leaves.
+	inWork  *byte
+	cameSum [2]byte
 }
 
 // handled is what became of a packet in the balancer: a decision for each packet
@@ -82,7 +87,7 @@ func (h *host) receive4(b []byte) {
 	}
 	b = b[:total]
 	p := readHeader(b)
-	if martian(p.src) || p.dst.IsLoopback() || p.dst.As4()[0] == 0 || h.net.locals[p.src] {
+	if martian(p.src) || p.dst.IsLoopback() || p.dst.As4()[0] == 0 || p.dst.IsMulticast() || h.net.locals[p.src] {
 		return
 	}
 	way := h.net.lookup(p.dst)
@@ -94,6 +99,7 @@ func (h *host) receive4(b []byte) {
 		if way.kind == unicast {
 			spec = way.leg.source(p.dst)
 		}
+		h.inWork, h.cameSum = &b[0], [2]byte(b[10:12])
 		switch v, at := fillOptions(b, spec, func(a netip.Addr) bool { return h.net.lookup(a).kind != unicast }, h.now); v {
 		case optionsDrop:
 			return

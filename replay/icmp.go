@@ -49,6 +49,9 @@ func (h *host) complain(b []byte, what complaint, word uint32) {
 	}
 	embedded := b[:min(len(b), most-head-8-len(options))]
 	t := append([]byte{kind[0], kind[1], 0, 0, 0, 0, 0, 0}, embedded...)
+	if h.inWork == &b[0] {
+		copy(t[8+10:], h.cameSum[:])
+	}
 	binary.BigEndian.PutUint32(t[4:], word)
 	h.send(newPacket(src, p.src, proto, class, false, options, sealICMP(src, p.src, t)), sending{})
 }

@@ -179,15 +179,12 @@ func (h *host) localTCP(b []byte, p *header, t []byte) {
 		n += uint32(t[13]&packet.SYN/packet.SYN + t[13]&packet.FIN)
 		binary.BigEndian.PutUint32(r[8:], binary.BigEndian.Uint32(t[4:])+n)
 	}
-	class := p.class
 	var options []byte
-	if p.six {
-		class &^= 3
-	} else {
+	if !p.six {
 		options = echoOptions(b[20:p.l4], p.dst, h.now)
 	}
 	binary.BigEndian.PutUint16(r[16:], ^uint16(add(r, pseudo(p.dst, p.src, protoTCP, len(r)))))
-	h.send(newPacket(p.dst, p.src, protoTCP, class, true, options, r), sending{})
+	h.send(newPacket(p.dst, p.src, protoTCP, p.class&^3, true, options, r), sending{})
 }
 
 // datagramLen is how many bytes of t UDP, or UDP-Lite, takes for a datagram; 0:
