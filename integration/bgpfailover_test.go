@@ -155,7 +155,19 @@ func TestBGPFailover(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Second) // until both have agreed on their speed
+		err = lab.Wait(within(t), "both to agree on their speed", func() error {
+			out := b.ask(t, "show", "bfd", "sessions")
+			for line := range strings.Lines(out) {
+				// IP address, interface, state, since, interval, timeout
+				if f := strings.Fields(line); len(f) == 6 && f[0] == lb1 && f[4] == "0.300" && f[5] == "0.900" {
+					return nil
+				}
+			}
+			return errors.New(out)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		n.cut(t, "lb1")
 		took := hopsBecome(t, n.router, vip, lb2)
 		t.Logf("the router used the other director after %v", took)
