@@ -71,7 +71,7 @@ type walk struct {
 	again, second bool // templates were left; this is for them
 }
 
-// walkChunks is how many chunks one Tick walks through, some 4 ms: ten million
+// walkChunks is how many chunks one Tick walks through, in about a millisecond: ten million
 // flows take three seconds.
 const walkChunks = 2048
 
