@@ -65,6 +65,7 @@ func newDirector(t *Topology, w Witness) (*Director, error) {
 		return nil, err
 	}
 	d.queue = d.balancer.Queue(0)
+	d.table.Unicast = func(a netip.Addr) bool { return net.lookup(a).kind != broadcast }
 	for _, s := range t.Sysctl {
 		d.Sysctl(s)
 	}

@@ -190,7 +190,7 @@ func words(args []string) (options []argument, rest []string, err error) {
 			name, value, assigned := strings.Cut(word[2:], "=")
 			k, ok := lookUpLong(name)
 			if !ok {
-				return nil, nil, refused(word + ": unknown option")
+				return options, nil, refused(word + ": unknown option")
 			}
 			if assigned && k.shape != alone {
 				options = append(options, argument{k.name, word, value, true})
@@ -198,7 +198,7 @@ func words(args []string) (options []argument, rest []string, err error) {
 			}
 			a, err := next(k, word)
 			if err != nil {
-				return nil, nil, err
+				return options, nil, err
 			}
 			options = append(options, a)
 		case strings.HasPrefix(word, "-") && len(word) > 1:
@@ -206,7 +206,7 @@ func words(args []string) (options []argument, rest []string, err error) {
 				k, ok := short[letters[0]]
 				flag := "-" + letters[:1]
 				if !ok {
-					return nil, nil, refused(flag + ": unknown option")
+					return options, nil, refused(flag + ": unknown option")
 				}
 				letters = letters[1:]
 				if k.shape != alone && letters != "" {
@@ -215,7 +215,7 @@ func words(args []string) (options []argument, rest []string, err error) {
 				}
 				a, err := next(k, flag)
 				if err != nil {
-					return nil, nil, err
+					return options, nil, err
 				}
 				options = append(options, a)
 			}

@@ -165,10 +165,12 @@ func (f Flags) Names(scheduler string) (names []string) {
 		if !set {
 			continue
 		}
-		if n := flagNames[scheduler][i]; n != "" {
-			names = append(names, n)
-		} else {
+		own, has := flagNames[scheduler]
+		switch {
+		case !has:
 			names = append(names, fmt.Sprintf("flag-%d", i+1))
+		case own[i] != "": // ipvsadm does not tell of the third flag of these
+			names = append(names, own[i])
 		}
 	}
 	return names

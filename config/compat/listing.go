@@ -2,6 +2,7 @@ package compat
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net/netip"
@@ -30,13 +31,16 @@ const versionLine = "IP Virtual Server version 1.2.1 (size=4096)\n"
 // WriteList prints the services as ipvsadm -L does with l's options, addresses
 // and ports always as numbers.
 func (t *Table) WriteList(w io.Writer, l Listing, count Counter) error {
+	if _, err := io.WriteString(w, versionLine); err != nil {
+		return err
+	}
 	return t.WriteServices(w, l, t.sorted(l.NoSort), count)
 }
 
-// WriteServices is WriteList for some of the services.
+// WriteServices is WriteList for some of the services, which ipvsadm lists
+// without its first line.
 func (t *Table) WriteServices(w io.Writer, l Listing, services []*Service, count Counter) error {
 	var b strings.Builder
-	b.WriteString(versionLine)
 	l.title(&b)
 	for _, s := range services {
 		switch {
@@ -213,9 +217,9 @@ func (t *Table) WriteRules(w io.Writer) error {
 			if m := s.mask(); m != "" {
 				b.WriteString(" -M " + m)
 			}
-			if s.Engine != "" {
-				b.WriteString(" --pe " + s.Engine)
-			}
+		}
+		if s.Engine != "" {
+			b.WriteString(" --pe " + s.Engine)
 		}
 		if s.OnePacket {
 			b.WriteString(" -o")
@@ -295,11 +299,21 @@ func (t *Table) sorted(not bool) []*Service {
 			cmp.Compare(a.Mark, b.Mark),
 			family(a.Is6())-family(b.Is6()),
 			cmp.Compare(a.Proto, b.Proto),
-			a.Addr.Addr().Compare(b.Addr.Addr()),
+			compareAddrs(a.Addr.Addr(), b.Addr.Addr()),
 			cmp.Compare(a.Addr.Port(), b.Addr.Port()),
 		)
 	})
 	return all
+}
+
+// compareAddrs orders IPv4 addresses as ipvsadm does, by a difference of 32
+// bits: some large ones come before small ones.
+func compareAddrs(a, b netip.Addr) int {
+	if !a.Is4() || !b.Is4() {
+		return a.Compare(b)
+	}
+	x, y := a.As4(), b.As4()
+	return cmp.Compare(int32(binary.BigEndian.Uint32(x[:])-binary.BigEndian.Uint32(y[:])), 0)
 }
 
 func family(is6 bool) int {
@@ -315,7 +329,7 @@ func (s *Service) sorted(not bool) []*Server {
 		return all
 	}
 	slices.SortStableFunc(all, func(a, b *Server) int {
-		return cmp.Or(a.Addr.Addr().Compare(b.Addr.Addr()), cmp.Compare(a.Addr.Port(), b.Addr.Port()))
+		return cmp.Or(compareAddrs(a.Addr.Addr(), b.Addr.Addr()), cmp.Compare(a.Addr.Port(), b.Addr.Port()))
 	})
 	return all
 }

@@ -38,11 +38,11 @@ var errTryHelp = refused("Try `ipvsadm -h' or 'ipvsadm --help' for more informat
 // ports are numbers.
 func Parse(args []string) (*Command, error) {
 	options, rest, err := words(args)
-	if err != nil {
-		return nil, err
-	}
 	if len(options) == 0 {
 		return nil, errTryHelp
+	}
+	if err != nil {
+		return nil, err
 	}
 	op, ok := commands[options[0].name]
 	if !ok {
@@ -276,8 +276,8 @@ func (p *parser) netmask(value string) error {
 		p.svc.PrefixLen = n
 		return nil
 	}
-	m, err := netip.ParseAddr(value)
-	if err != nil || !m.Is4() {
+	m, ok := addr4(value)
+	if !ok {
 		return usage("illegal virtual server persistent mask specified")
 	}
 	p.svc.Mask = m
@@ -327,15 +327,48 @@ func address(s string) (ap netip.AddrPort, port, ok bool) {
 	} else if strings.Count(s, ":") == 1 {
 		host, p, port = s[:strings.IndexByte(s, ':')], s[strings.IndexByte(s, ':')+1:], true
 	}
-	a, err := netip.ParseAddr(host)
-	if err != nil || a.Zone() != "" {
+	a, ok := addr4(host)
+	if _, err := strconv.Atoi(s); err == nil {
 		return ap, false, false
+	}
+	if !ok {
+		var err error
+		if a, err = netip.ParseAddr(host); err != nil || a.Zone() != "" {
+			return ap, false, false
+		}
 	}
 	var n uint64
 	if port {
+		var err error
 		if n, err = strconv.ParseUint(p, 10, 16); err != nil {
 			return ap, false, false
 		}
 	}
 	return netip.AddrPortFrom(a, uint16(n)), port, true
+}
+
+// addr4 reads an IPv4 address as inet_aton does: of fewer than four numbers the
+// last one fills what is left.
+func addr4(s string) (netip.Addr, bool) {
+	parts := strings.Split(s, ".")
+	if len(parts) > 4 {
+		return netip.Addr{}, false
+	}
+	var all uint32
+	for i, part := range parts {
+		bits := 8
+		if i == len(parts)-1 {
+			bits = 8 * (4 - i)
+		}
+		n, err := strconv.ParseUint(part, 10, bits)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		if i == len(parts)-1 {
+			all |= uint32(n)
+		} else {
+			all |= uint32(n) << (24 - 8*i)
+		}
+	}
+	return netip.AddrFrom4([4]byte{byte(all >> 24), byte(all >> 16), byte(all >> 8), byte(all)}), true
 }

@@ -29,6 +29,9 @@ func TestSaveRestores(t *testing.T) {
 			"-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.0.0.1:80 -g -w 1\n"},
 		{"what was deleted is gone", "-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.0.0.1\n-d -t 192.0.2.10:80 -r 10.0.0.1\n-A -u 192.0.2.10:53\n-D -u 192.0.2.10:53\n",
 			"-A -t 192.0.2.10:80 -s rr\n"},
+		{"short addresses, as inet_aton reads them", "-A -t 192.0.2.10:80 -s rr -p 9 -M 24\n-a -t 192.0.2.10:80 -r 10.2 -m\n-a -t 192.0.2.10:80 -r 240.0.0.1 -m\n",
+			"-A -t 192.0.2.10:80 -s rr -p 9 -M 0.0.0.24\n-a -t 192.0.2.10:80 -r 240.0.0.1:80 -m -w 1\n-a -t 192.0.2.10:80 -r 10.0.0.2:80 -m -w 1\n"},
+		{"a third flag that ipvsadm does not tell of", "-A -t 192.0.2.10:80 -s sh -b sh-port,flag-3\n", "-A -t 192.0.2.10:80 -s sh -b sh-port\n"},
 		{"all is cleared", "-A -t 192.0.2.10:80 -s rr\n-C\n", ""},
 	}
 	for _, tt := range tests {
@@ -94,6 +97,8 @@ func TestErrors(t *testing.T) {
 	}{
 		{"", 255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information."},
 		{"-t 192.0.2.10:80", 255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information."},
+		{"-q", 255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information."},
+		{"--stop-daemon master", 255, "No daemon is running"},
 		{"-A -q", 255, "-q: unknown option"},
 		{"-A --quick", 255, "--quick: unknown option"},
 		{"-A -t", 255, "-t: missing argument"},

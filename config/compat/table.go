@@ -12,9 +12,17 @@ type Table struct {
 	Services []*Service // in the order in which they were added
 	Timeouts Timeouts   // those that were set; 0: IPVS's default
 
+	// Unicast says whether an address can be a real server's on the host; nil:
+	// every one that is not obviously none.
+	Unicast func(netip.Addr) bool
+
+	running [2]bool // the daemons: backup, master
+
 	// Scheduler says whether there is one of the name; nil: all that IPVS has.
 	Scheduler func(name string) bool
 }
+
+var errNotUnicast = refused("Invalid operation.  Possibly wrong module version, address not unicast, ...")
 
 var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"}
 
@@ -89,7 +97,22 @@ func (t *Table) Do(c *Command) error {
 		if s == nil {
 			return refused("Service not defined")
 		}
+		if c.Op != DeleteServer && t.Unicast != nil && !t.Unicast(c.Server.Addr.Addr()) {
+			return errNotUnicast
+		}
 		return s.do(c)
+	case StartDaemon, StopDaemon:
+		which := 0
+		if c.Daemon.Master {
+			which = 1
+		}
+		switch {
+		case c.Op == StartDaemon && t.running[which]:
+			return refused("Daemon has already run")
+		case c.Op == StopDaemon && !t.running[which]:
+			return refused("No daemon is running")
+		}
+		t.running[which] = c.Op == StartDaemon
 	case SetTimeouts:
 		t.Timeouts.TCP = cmp.Or(c.Timeouts.TCP, t.Timeouts.TCP)
 		t.Timeouts.TCPFin = cmp.Or(c.Timeouts.TCPFin, t.Timeouts.TCPFin)
@@ -140,7 +163,7 @@ func (s *Service) do(c *Command) error {
 	case c.Op == EditServer && rs == nil:
 		return refused("No such destination")
 	case a.IsMulticast(), a.IsUnspecified(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}), a.Is6() && a.IsLinkLocalUnicast():
-		return refused("Invalid operation.  Possibly wrong module version, address not unicast, ...")
+		return errNotUnicast
 	}
 	if rs != nil {
 		*rs = c.Server
