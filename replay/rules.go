@@ -2,9 +2,10 @@ package replay
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
+	"math/bits"
 	"net/netip"
 	"strings"
 	"time"
@@ -148,11 +149,9 @@ func persistence(s *compat.Service) (lb.Persistence, error) {
 	}
 	p := lb.Persistence{Timeout: time.Duration(s.Persistent) * time.Second, PrefixV4: 32, PrefixV6: cmp.Or(s.PrefixLen, 128)}
 	if s.Mask.IsValid() {
-		mask := net.IPMask(s.Mask.AsSlice())
-		ones, bits := mask.Size()
-		if bits == 0 {
-			return p, fmt.Errorf("the netmask %v is no prefix", s.Mask)
-		}
+		mask := s.Mask.As4()
+		// Of a mask with gaps only what stands before the first one counts.
+		ones := bits.LeadingZeros32(^binary.BigEndian.Uint32(mask[:]))
 		p.PrefixV4 = ones
 	}
 	switch s.Engine {
