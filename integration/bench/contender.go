@@ -38,7 +38,7 @@ var contenders = []contender{
 	{name: "fullnat", title: "uvs fullnat", seenClient: lipPrefix, seenServer: serverAddr, uvs: true, setup: setupUVS},
 }
 
-var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr", "nat", "tun", "fullnat"}
+var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr", "nat", "tun", "fullnat", "dr/road", "nat/road", "fullnat/road"}
 
 // variants are what may follow the name of a uvs mode.
 var variants = map[string]string{
