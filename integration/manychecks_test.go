@@ -62,6 +62,10 @@ func busy(t *testing.T) (all time.Duration) {
 	return all
 }
 
+// mostOfACore, in per cent, is twice what uvs aims at: how fast the machine is
+// counts too, so this only tells a check that has become dear.
+const mostOfACore = 40
+
 func TestTenThousandChecksAreCheap(t *testing.T) {
 	need(t, "nginx", "ip")
 	const services, servers = 100, 100
@@ -103,11 +107,8 @@ func TestTenThousandChecksAreCheap(t *testing.T) {
 		}
 	}
 	t.Logf("%.1f %% of a core, %d MiB; others used %.0f %%", core, resident>>10, others)
-	switch {
-	case core > 20 && others > 30:
-		t.Logf("not judged: on a machine so busy everything takes longer")
-	case core > 20:
-		t.Errorf("%.1f %% of a core, want at most 20", core)
+	if core > mostOfACore && others < 30 {
+		t.Errorf("%.1f %% of a core, want at most %d", core, mostOfACore)
 	}
 	if resident > 200<<10 {
 		t.Errorf("%d MiB resident, want at most 200", resident>>10)
