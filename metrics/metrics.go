@@ -76,6 +76,7 @@ const (
 
 	DrainPhase     = "uvs_drain_phase"
 	DrainFlows     = "uvs_drain_flows"
+	LaneRefused    = "uvs_fast_lane_refused_total"
 	LaneUp         = "uvs_fast_lane_up"
 	TUNReads       = "uvs_tun_queue_reads_total"
 	TUNReadBytes   = "uvs_tun_queue_read_bytes_total"
@@ -102,6 +103,7 @@ type Source struct {
 	Reload   func() Reload
 	Routers  func() bgp.Stats // nil: no BGP
 	FastLane bool             // it is on
+	Refused  func() uint64    // offers that the fast lane did not take
 	Drains   func() []drain.Status
 }
 
@@ -166,6 +168,7 @@ var (
 	buildInfoDesc        = desc(BuildInfo, "1; the version is in the labels.", "version", "go_version")
 	tunInfoDesc          = desc(TUNInfo, "1; the TUN device and the offloads that the kernel granted it are in the labels.", "device", "offloads")
 	laneUpDesc           = desc(LaneUp, "Whether the fast lane is on.")
+	laneRefusedDesc      = desc(LaneRefused, "Offers of flows that the fast lane did not take, as it was full: they stay on the TUN road.")
 	drainPhaseDesc       = desc(DrainPhase, "1 for the phase that the drain of the target is in: leaving or gone.", "target", "phase")
 	drainFlowsDesc       = desc(DrainFlows, "Active flows that the target has left.", "target")
 	reloadSuccessfulDesc = desc(ReloadSuccessful, "Whether the last reload of the configuration succeeded.")
@@ -174,13 +177,14 @@ var (
 )
 
 func (*director) Describe(ch chan<- *prometheus.Desc) {
-	describe(ch, buildInfoDesc, tunInfoDesc, laneUpDesc, drainPhaseDesc, drainFlowsDesc, reloadSuccessfulDesc, reloadTimestampDesc, reloadsDesc)
+	describe(ch, buildInfoDesc, tunInfoDesc, laneUpDesc, laneRefusedDesc, drainPhaseDesc, drainFlowsDesc, reloadSuccessfulDesc, reloadTimestampDesc, reloadsDesc)
 }
 
 func (c *director) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, buildInfoDesc, 1, c.source.Version, runtime.Version())
 	gauge(ch, tunInfoDesc, 1, c.source.Device, c.source.Offloads)
 	gauge(ch, laneUpDesc, oneIf(c.source.FastLane))
+	counter(ch, laneRefusedDesc, c.source.Refused())
 	for _, s := range c.source.Drains() {
 		gauge(ch, drainPhaseDesc, oneIf(s.Phase == drain.Leaving), s.Target.String(), string(drain.Leaving))
 		gauge(ch, drainPhaseDesc, oneIf(s.Phase == drain.Gone), s.Target.String(), string(drain.Gone))

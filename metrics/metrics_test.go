@@ -81,6 +81,7 @@ func busy() Source {
 			return []announce.Verdict{{VIP: netip.MustParseAddr("203.0.113.10"), Announce: true}, {VIP: netip.MustParseAddr("203.0.113.11")}}
 		},
 		FastLane: true,
+		Refused:  func() uint64 { return 48 },
 		Drains: func() []drain.Status {
 			return []drain.Status{{Target: drain.Target{Node: true}, Phase: drain.Leaving, Left: 47}}
 		},
@@ -132,6 +133,7 @@ func TestScrape(t *testing.T) {
 		`uvs_bfd_packets_total{direction="in",peer="192.0.2.254"} 98`,
 		`uvs_bfd_invalid_packets_total 99`,
 		`uvs_fast_lane_up 1`,
+		`uvs_fast_lane_refused_total 48`,
 		`uvs_drain_phase{phase="leaving",target="node"} 1`,
 		`uvs_drain_phase{phase="gone",target="node"} 0`,
 		`uvs_drain_flows{target="node"} 47`,

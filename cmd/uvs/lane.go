@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/uvs-project/uvs/config"
@@ -20,6 +21,7 @@ type lane struct {
 	host    *host.Host
 	log     *slog.Logger
 	changed chan struct{} // the host's routes or devices have
+	refused atomic.Uint64 // offers for which it had no room, or that the kernel did not take
 
 	trouble map[string]string // what was last logged of each task; run's own
 }
@@ -63,7 +65,11 @@ func (l *lane) Offer(o *lb.Offer) bool {
 	if o.MTU > 0 {
 		e.Hop.MTU = min(e.Hop.MTU, o.MTU)
 	}
-	return l.Put(&e) == nil
+	if l.Put(&e) != nil {
+		l.refused.Add(1)
+		return false
+	}
+	return true
 }
 
 // destination is where the packets of o go when they are rewritten.

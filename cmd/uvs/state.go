@@ -131,7 +131,13 @@ func (d *director) source() metrics.Source {
 		VIPs:     d.vips,
 		Routers:  d.routers(),
 		FastLane: d.lane != nil,
-		Drains:   d.drains.All,
+		Refused: func() uint64 {
+			if d.lane == nil {
+				return 0
+			}
+			return d.lane.refused.Load()
+		},
+		Drains: d.drains.All,
 		Reload: func() metrics.Reload {
 			d.mu.Lock()
 			defer d.mu.Unlock()
