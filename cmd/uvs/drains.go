@@ -43,7 +43,9 @@ func (d *director) startDrain(ctx context.Context, t drain.Target, o drain.Optio
 	if err := d.drains.Start(t, o, time.Now()); err != nil {
 		return err
 	}
-	d.exitWhenGone.Store(exit)
+	if t.Node {
+		d.exitWhenGone.Store(exit) // the drain of anything else says nothing about the node's
+	}
 	d.log.Info("draining", "what", t.String(), "deadline", o.Deadline, "flows", o.Flows, "quiet", o.Quiet)
 	return d.drainChanged(ctx, t)
 }
