@@ -12,6 +12,7 @@
 package drain
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -189,7 +190,7 @@ func (d *Drains) VIP(vip netip.Addr) Phase {
 	if own == Gone || node == Gone {
 		return Gone
 	}
-	return max(own, node)
+	return cmp.Or(own, node)
 }
 
 // Server says whether a real server of a service is drained.

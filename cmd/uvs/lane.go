@@ -85,8 +85,8 @@ func destination(o *lb.Offer) packet.Endpoint {
 	return packet.Endpoint{Addr: o.Tuple.Dst, Family: o.Tuple.Family}
 }
 
-// Withdraw implements lb.Offload. What cannot be deleted is dead at the next
-// sweep, which logs it.
+// Withdraw implements lb.Offload. An entry that is there can be deleted as long
+// as the lane is open.
 func (l *lane) Withdraw(t *packet.Tuple) { _ = l.Delete(t) }
 
 // Invalidate implements lb.Offload. Where it fails the heartbeat does too,
@@ -106,12 +106,7 @@ func (l *lane) Count(account uint32) (packets, bytes uint64) {
 }
 
 // routesChanged tells run that the host's routes or devices have changed.
-func (l *lane) routesChanged() {
-	select {
-	case l.changed <- struct{}{}:
-	default: // it knows already
-	}
-}
+func (l *lane) routesChanged() { signalOne(l.changed) }
 
 const (
 	beatEvery   = 500 * time.Millisecond // a quarter of what the program waits for
