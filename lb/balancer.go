@@ -55,7 +55,7 @@ type Balancer struct {
 	state   atomic.Pointer[snapshot] // never nil
 	origins atomic.Pointer[origins]  // of state; never nil
 
-	offerEvery uint64 // one in so many packets of an established flow offers it
+	offerEvery int // one in so many packets of an established flow offers it
 
 	defence defence
 	sampled time.Duration // when the rates were brought up to date; Tick's own
@@ -102,7 +102,7 @@ func New(o Options) (*Balancer, error) {
 		return nil, err
 	}
 	b.table.offload = o.Offload
-	b.offerEvery = uint64(cmp.Or(o.OfferEvery, defaultOfferEvery))
+	b.offerEvery = cmp.Or(o.OfferEvery, defaultOfferEvery)
 	b.table.resets.emit = o.Emit
 	b.state.Store(new(snapshot))
 	b.origins.Store(new(origins))

@@ -18,8 +18,11 @@ type Queue struct {
 	index int
 	_     [64]byte // the counters share no cache line with another queue's
 	queueCounters
-	errors  answers        // ICMP errors
-	replies answers        // resets, and what the netstack answers
+	errors  answers // ICMP errors
+	replies answers // resets, and what the netstack answers
+
+	untilOffer int // packets of known flows until one offers its flow again
+
 	flow    Flow           // of the packet under way
 	rewrite packet.Rewrite // of the packet under way
 	_       [64]byte
@@ -55,8 +58,11 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		}
 	case known:
 		q.hit.add(1)
-		if q.b.table.offload != nil && q.hit.value()%q.b.offerEvery == 0 && ev != eventPeek {
-			q.b.table.offer(f)
+		if q.b.table.offload != nil && ev != eventPeek {
+			if q.untilOffer--; q.untilOffer <= 0 {
+				q.untilOffer = q.b.offerEvery
+				q.b.table.offer(f)
+			}
 		}
 	default:
 		q.hit.add(1)
