@@ -20,6 +20,20 @@ type Rewrite struct {
 	None     bool     // the flow has no packets of this direction that uvs could rewrite
 }
 
+// Goes is where packets of t go when r has rewritten them: the neighbour, the
+// far end of the tunnel or the destination.
+func (r *Rewrite) Goes(t *Tuple) Endpoint {
+	switch {
+	case r.NextHop.Family != 0:
+		return r.NextHop
+	case r.Encap.Kind != NoEncap:
+		return Endpoint{Addr: r.Encap.Dst, Family: r.Encap.Family}
+	case r.Dst.Family != 0:
+		return r.Dst
+	}
+	return Endpoint{Addr: t.Dst, Family: t.Family}
+}
+
 // NoReply is the reply Rewrite of a mode whose real servers answer the client
 // directly.
 var NoReply = Rewrite{None: true}

@@ -54,7 +54,7 @@ func (l *lane) Offer(o *lb.Offer) bool {
 	if o.Account >= 2*laneServers || !fastlane.Carries(&o.Rewrite, o.Tuple.Family, o.Tuple.Proto) {
 		return false
 	}
-	hop := l.host.Routes().Lookup(destination(o), uint32(o.Tuple.SrcPort)<<16|uint32(o.Tuple.DstPort))
+	hop := l.host.Routes().Lookup(o.Rewrite.Goes(&o.Tuple), uint32(o.Tuple.SrcPort)<<16|uint32(o.Tuple.DstPort))
 	if hop == nil {
 		return false
 	}
@@ -70,19 +70,6 @@ func (l *lane) Offer(o *lb.Offer) bool {
 		return false
 	}
 	return true
-}
-
-// destination is where the packets of o go when they are rewritten.
-func destination(o *lb.Offer) packet.Endpoint {
-	switch r := &o.Rewrite; {
-	case r.NextHop.Family != 0:
-		return r.NextHop
-	case r.Encap.Kind != packet.NoEncap:
-		return packet.Endpoint{Addr: r.Encap.Dst, Family: r.Encap.Family}
-	case r.Dst.Family != 0:
-		return r.Dst
-	}
-	return packet.Endpoint{Addr: o.Tuple.Dst, Family: o.Tuple.Family}
 }
 
 // Withdraw implements lb.Offload. An entry that is there can be deleted as long

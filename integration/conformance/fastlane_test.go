@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"bytes"
-	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -101,7 +100,7 @@ func (w *beside) packet(d *replay.Director, in []byte) func(out []replay.Frame) 
 }
 
 func (w *beside) try(d *replay.Director, o *lb.Offer, in []byte) (out []byte, carried bool) {
-	to := destination(o)
+	to := o.Rewrite.Goes(&o.Tuple).AddrPort().Addr()
 	e := fastlane.Entry{Tuple: o.Tuple, Rewrite: o.Rewrite, Hop: fastlane.Hop{IfIndex: 1, MTU: d.PathMTU(to), Addr: to}}
 	if o.MTU > 0 {
 		e.Hop.MTU = min(e.Hop.MTU, o.MTU)
@@ -120,19 +119,6 @@ func (w *beside) try(d *replay.Director, o *lb.Offer, in []byte) (out []byte, ca
 		w.t.Fatal(err)
 	}
 	return out, carried
-}
-
-// destination is where the packets of o go.
-func destination(o *lb.Offer) netip.Addr {
-	switch r := &o.Rewrite; {
-	case r.NextHop.Family != 0:
-		return r.NextHop.AddrPort().Addr()
-	case r.Encap.Kind != packet.NoEncap:
-		return r.Encap.Dst.Netip(r.Encap.Family)
-	case r.Dst.Family != 0:
-		return r.Dst.AddrPort().Addr()
-	}
-	return o.Tuple.Dst.Netip(o.Tuple.Family)
 }
 
 // free blanks the identification of an IPv4 packet that may be fragmented, and
