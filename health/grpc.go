@@ -64,7 +64,12 @@ func (c *grpc) Check(ctx context.Context, to Target) error {
 	req.Header = http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}, "User-Agent": {userAgent}}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return err
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			return err
+		}
+		// A server of HTTP/1.1 may answer in clear or close while we still
+		// write, so the cause alone can be no more than a broken pipe.
+		return fmt.Errorf("no HTTP/2 answer: %w", err)
 	}
 	defer resp.Body.Close()
 	return judgeGRPC(resp)

@@ -326,7 +326,7 @@ func TestEtcd(t *testing.T) {
 	for _, tt := range []checkTest{
 		{"the whole server", Options{Type: "grpc"}, at, ""},
 		{"a service that it does not have", Options{Type: "grpc", Service: "shop.Cart"}, at, "gRPC status NOT_FOUND: unknown service"},
-		{"a port of it that speaks HTTP/1.1 only", Options{Type: "grpc"}, metrics, "http2: "},
+		{"a port of it that speaks HTTP/1.1 only", Options{Type: "grpc"}, metrics, "no HTTP/2 answer: "},
 		{"silence", Options{Type: "grpc"}, silence, "deadline exceeded"},
 	} {
 		tt.run(t)
