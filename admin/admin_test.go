@@ -178,6 +178,23 @@ func TestSocketOfACrashIsReplaced(t *testing.T) {
 	}
 }
 
+func TestFileInThePlaceOfTheSocketIsKept(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "precious")
+	if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, netip.AddrPort{}); err == nil || !strings.Contains(err.Error(), path+" is there and is no socket") {
+		t.Errorf("error %v", err)
+	}
+	if got, err := os.ReadFile(path); string(got) != "data" {
+		t.Errorf("the file holds %q now, %v", got, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("beside it: %v, %v", left, err)
+	}
+}
+
 func TestPortInUseLeavesNothing(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -39,7 +39,7 @@ func listenSocket(path string) (*socket, error) {
 	if s.lock, err = lockFile(path + ".lock"); err != nil {
 		return nil, errors.Join(fmt.Errorf("admin.socket %s: %w", path, err), s.close())
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeLeft(path); err != nil {
 		return nil, errors.Join(fmt.Errorf("admin.socket: %w", err), s.close())
 	}
 	before := syscall.Umask(0o777 &^ socketMode) // no moment at which the socket is open to all
@@ -49,6 +49,21 @@ func listenSocket(path string) (*socket, error) {
 		return nil, errors.Join(fmt.Errorf("admin.socket: %w", err), s.close())
 	}
 	return s, nil
+}
+
+// removeLeft removes the socket that a crash left at path. Whatever else is
+// there was put there by somebody: a wrong path in the configuration must not
+// cost a file.
+func removeLeft(path string) error {
+	switch there, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case there.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there and is no socket; remove it, or set admin.socket to another path", path)
+	}
+	return os.Remove(path)
 }
 
 // errInUse says that another process has the lock.
