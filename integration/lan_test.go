@@ -8,6 +8,7 @@ package integration
 //	VIPs 192.0.2.100 and 2001:db8:1::100, in the LAN's own networks
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -24,34 +25,40 @@ func TestVIPIsAnnouncedOnTheLAN(t *testing.T) {
 	director.Link(rs, "10.1.0.1/24 2001:db8:2::1/64", "10.1.0.2/24 2001:db8:2::2/64")
 	rs.Route("default", "10.1.0.1").Route("default", "2001:db8:2::1")
 	drawn(t, l)
-	if err := nginx(rs); err != nil {
+	server, err := nginxIn(rs)
+	if err != nil {
 		t.Fatal(err)
 	}
 	vips := []string{"192.0.2.100", "2001:db8:1::100"}
-	// The client still knows the former owner of each VIP.
-	for _, vip := range vips {
-		run(t, client, "ip", "neighbour", "replace", vip, "lladdr", "02:00:00:00:be:ef", "dev", "lan", "nud", "stale")
+	// elsewhere has the client know another owner of each VIP.
+	elsewhere := func() {
+		for _, vip := range vips {
+			run(t, client, "ip", "neighbour", "replace", vip, "lladdr", "02:00:00:00:be:ef", "dev", "lan", "nud", "stale")
+		}
 	}
+	elsewhere()
 	d := startDirector(t, director, `
 services:
   - name: web
     mode: nat
-    health: {type: none}
+    health: {type: tcp, interval: 200ms, timeout: 200ms}
     listen: ["192.0.2.100:80/tcp", "[2001:db8:1::100]:80/tcp"]
     real_servers: [{address: "10.1.0.2:80"}, {address: "[2001:db8:2::2]:80"}]
 `)
 	mac := director.MAC("lan").String()
-	for _, vip := range vips {
-		t.Run("a takeover is announced: "+vip, func(t *testing.T) {
-			if err := lab.Wait(within(t), "the client to learn the new owner", func() error {
-				if got := run(t, client, "ip", "neighbour", "show", vip); !strings.Contains(got, mac) {
-					return fmt.Errorf("%q, want %s", got, mac)
-				}
-				return nil
-			}); err != nil {
-				t.Error(err)
+	owned := func(t *testing.T, vip string) {
+		t.Helper()
+		if err := lab.Wait(within(t), "the client to learn the new owner", func() error {
+			if got := run(t, client, "ip", "neighbour", "show", vip); !strings.Contains(got, mac) {
+				return fmt.Errorf("%q, want %s", got, mac)
 			}
-		})
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, vip := range vips {
+		t.Run("a takeover is announced: "+vip, func(t *testing.T) { owned(t, vip) })
 	}
 	for _, vip := range vips {
 		t.Run("a question is answered: "+vip, func(t *testing.T) {
@@ -69,6 +76,42 @@ services:
 			}
 		})
 	}
+	t.Run("nobody answers while no real server is fit", func(t *testing.T) {
+		server.Stop()
+		if err := lab.Wait(within(t), "the director to answer for nothing", func() error {
+			if got := run(t, director, "ip", "neighbour", "show", "proxy") + run(t, director, "ip", "-6", "neighbour", "show", "proxy"); got != "" {
+				return errors.New(got)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for _, vip := range vips {
+			run(t, client, "ip", "neighbour", "flush", "dev", "lan")
+			if out, err := client.Run(within(t), "ping", "-n", "-c", "1", "-W", "1", vip); err == nil {
+				t.Errorf("still there:\n%s", out)
+			}
+		}
+	})
+	t.Run("they are announced again when one is", func(t *testing.T) {
+		elsewhere()
+		if server, err = nginxIn(rs); err != nil {
+			t.Fatal(err)
+		}
+		for _, vip := range vips {
+			owned(t, vip)
+		}
+	})
+	t.Run("nobody answers for a VIP that is drained", func(t *testing.T) {
+		run(t, director, d.bin, "drain", "vip", vips[0], "--deadline", "0s", "--socket", d.socket)
+		run(t, client, "ip", "neighbour", "flush", "dev", "lan")
+		if out, err := client.Run(within(t), "ping", "-n", "-c", "1", "-W", "1", vips[0]); err == nil {
+			t.Errorf("still there:\n%s", out)
+		}
+		run(t, client, "ping", "-n", "-c", "1", "-W", "5", vips[1])
+		run(t, director, d.bin, "drain", "vip", vips[0], "--undo", "--socket", d.socket)
+		run(t, client, "ping", "-n", "-c", "1", "-W", "5", vips[0])
+	})
 	t.Run("nobody answers when uvs has ended", func(t *testing.T) {
 		d.process.Stop()
 		run(t, client, "ip", "neighbour", "flush", "dev", "lan")

@@ -13,12 +13,13 @@ import (
 	"github.com/uvs-project/uvs/announce"
 	"github.com/uvs-project/uvs/bgp"
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/drain"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 )
 
 // announce makes what the configuration in force wants announced, and what the
-// real servers are fit for, what is announced.
+// real servers are fit for, what is announced to routers and on the LAN.
 func (d *director) announce(ctx context.Context) error {
 	d.announcing.Lock()
 	defer d.announcing.Unlock()
@@ -26,14 +27,35 @@ func (d *director) announce(ctx context.Context) error {
 	cfg, p := d.cfg, d.plan
 	d.mu.Unlock()
 	verdicts := d.decide(cfg, p)
-	if d.speaker == nil {
-		return nil
+	var errs []error
+	if d.speaker != nil {
+		routes, err := announcements(cfg, verdicts)
+		if err != nil {
+			return err
+		}
+		errs = append(errs, d.speaker.Announce(ctx, d.withDrains(cfg, routes)))
 	}
-	routes, err := announcements(cfg, verdicts)
-	if err != nil {
-		return err
+	return errors.Join(append(errs, d.silenceLocked(p.host.VIPs))...)
+}
+
+// silence is silenceLocked for a caller that does not hold d.announcing.
+func (d *director) silence(vips []netip.Addr) error {
+	d.announcing.Lock()
+	defer d.announcing.Unlock()
+	return d.silenceLocked(vips)
+}
+
+// silenceLocked has those of vips not answered for on the LAN that are not to
+// be announced, and those that nothing was decided about yet. d.announcing is
+// held.
+func (d *director) silenceLocked(vips []netip.Addr) error {
+	var silent []netip.Addr
+	for _, vip := range vips {
+		if !d.verdicts[vip].Announce || d.drains.VIP(vip) == drain.Gone {
+			silent = append(silent, vip)
+		}
 	}
-	return d.speaker.Announce(ctx, d.withDrains(cfg, routes))
+	return d.host.Silence(silent)
 }
 
 // decide judges the VIPs by the health of this moment and logs those whose

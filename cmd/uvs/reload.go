@@ -58,6 +58,10 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 func (d *director) steerAll(ctx context.Context, p *plan) error {
 	wanted := p.host
 	p.host = withRemoved(wanted, d.plan.host, d.balancer.Stats())
+	// What is new is announced once it is judged.
+	if err := d.silence(slices.Concat(d.plan.host.VIPs, p.host.VIPs)); err != nil {
+		return err
+	}
 	if d.steer(ctx, p) == nil {
 		return nil
 	}

@@ -189,6 +189,9 @@ func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load fu
 	}).stop)
 	d.onClose(d.closeHost)
 	d.awaitFirstResults(ctx)
+	if err := d.announce(ctx); err != nil { // the LAN hears at once of what is steered
+		return errors.Join(err, d.close())
+	}
 	if err := d.steer(ctx, d.plan); err != nil {
 		return errors.Join(err, d.close())
 	}

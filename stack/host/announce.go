@@ -105,6 +105,36 @@ func (h *Host) lans() ([]lan, error) {
 	return lans, nil
 }
 
+// Silence has just these of the VIPs not answered for on the LAN, for as long
+// as it is not told otherwise, whatever Apply is given. One that is silent no
+// longer is announced anew.
+func (h *Host) Silence(vips []netip.Addr) error {
+	vips = sortedUnique(vips, netip.Addr.Compare)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || slices.Equal(vips, h.silent) {
+		return nil
+	}
+	h.silent = vips
+	if !h.desired.LAN.Announce {
+		return nil
+	}
+	lans, err := h.lans()
+	if err != nil {
+		return err
+	}
+	proxies, _ := h.desired.proxies(lans) // Apply has told what is wrong with them
+	return h.applyLANLocked(h.audibleLocked(proxies), lans)
+}
+
+// audibleLocked are those of all that are not silent now.
+func (h *Host) audibleLocked(all []proxy) []proxy {
+	return slices.DeleteFunc(slices.Clone(all), func(p proxy) bool {
+		_, silent := slices.BinarySearchFunc(h.silent, p.addr, netip.Addr.Compare)
+		return silent
+	})
+}
+
 // applyLANLocked makes the kernel answer for proxies, and no others of ours,
 // and tells the LAN of those that it does not know from us.
 func (h *Host) applyLANLocked(want []proxy, lans []lan) error {
@@ -158,6 +188,16 @@ func (h *Host) tellLANLocked(want []proxy, lans []lan) {
 		h.log.Info("announcing addresses on the LAN", "addresses", len(news))
 		h.announcer.announce(news)
 	}
+}
+
+// sendTold sends an announcement, unless it is of what is silent by now.
+func (h *Host) sendTold(n announcement, send func(announcement) error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if mac, ok := h.told[n.proxy]; !ok || mac != n.mac {
+		return nil
+	}
+	return send(n)
 }
 
 // lanNames are the names of the devices on which addresses of the family are

@@ -162,3 +162,44 @@ func TestHostsOnTheLANFindTheVIPs(t *testing.T) {
 	eventually(t, "the proxy entry again", func() bool { return strings.Contains(d.run("ip neigh show proxy"), "10.9.0.100") })
 	must(t, h.Close())
 }
+
+func TestNobodyAnswersForASilentVIP(t *testing.T) {
+	d := inNamespace(t)
+	if d == nil {
+		return
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		d.runPeer("sysctl -qw net." + family + ".neigh.eth0.mcast_solicit=1") // one question, one second
+	}
+	h := d.open(Options{})
+	vips := []string{"10.9.0.100", "2001:db8:9::100"}
+	must(t, h.Silence([]netip.Addr{addr(vips[1]), addr(vips[0])}))
+	must(t, h.Apply(t.Context(), everyKind))
+	settings := d.run("sysctl -n net.ipv4.neigh.eth0.proxy_delay net.ipv6.conf.eth0.proxy_ndp")
+	neighbour := func(vip string) string { return d.runPeer("ip neigh show " + vip) }
+	mac := func() string {
+		link, err := h.nl.LinkByName("eth0")
+		must(t, err)
+		return link.Attrs().HardwareAddr.String()
+	}()
+	for round := range 2 {
+		for _, vip := range vips {
+			d.send("", netip.AddrPortFrom(addr(vip), 80).String(), 10)
+			eventually(t, vip+" not to be found", func() bool { return strings.Contains(neighbour(vip), "FAILED") })
+			d.runPeer("ip neigh replace " + vip + " lladdr 02:00:00:00:00:99 dev eth0 nud stale") // another director has it
+		}
+		must(t, h.Silence(nil))
+		for _, vip := range vips {
+			eventually(t, "that the peer has heard where "+vip+" is now", func() bool { return strings.Contains(neighbour(vip), mac) })
+		}
+		if round == 0 {
+			must(t, h.Silence([]netip.Addr{addr(vips[0]), addr(vips[1])}))
+			h.repair() // does not bring them back
+			d.runPeer("ip neigh flush all")
+		}
+	}
+	if got := d.run("sysctl -n net.ipv4.neigh.eth0.proxy_delay net.ipv6.conf.eth0.proxy_ndp"); got != settings || got != "0\n1\n" {
+		t.Errorf("settings %q, %q while nothing was announced", got, settings)
+	}
+	must(t, h.Close())
+}

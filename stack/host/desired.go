@@ -36,7 +36,7 @@ type LAN struct {
 	Announce   bool
 	Interfaces []string // the only ones to announce on; empty: each address on the interfaces whose subnet it lies in
 
-	Silent []netip.Addr // VIPs that are not announced
+	Silent []netip.Addr // VIPs that are never announced; Host.Silence is for those that come back
 }
 
 // normalised is d without duplicates and in a fixed order, in memory of its own.

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -96,6 +97,7 @@ type Host struct {
 	desired   Desired             // guarded by mu; the last that Apply accepted
 	changed   savedSettings       // guarded by mu; what Close restores
 	told      map[proxy]stack.MAC // guarded by mu; what was announced on which link, with which address of it
+	silent    []netip.Addr        // guarded by mu; what Silence was told
 }
 
 // Open finds the device, removes what a crash of an earlier run has left, and
@@ -185,7 +187,7 @@ func (h *Host) applyLocked() error {
 	}
 	return errors.Join(append(errs,
 		h.applySettingsLocked(h.desired, announcing),
-		h.applyLANLocked(proxies, lans),
+		h.applyLANLocked(h.audibleLocked(proxies), lans),
 	)...)
 }
 

@@ -64,7 +64,9 @@ func (h *Host) start() (err error) {
 		wg.Go(func() { h.follow(ctx, s, classify[i], events) })
 	}
 	wg.Go(func() { h.mirror.run(ctx, events) })
-	wg.Go(func() { h.announcer.run(ctx, send) })
+	wg.Go(func() {
+		h.announcer.run(ctx, func(n announcement) error { return h.sendTold(n, send) })
+	})
 	h.stop = func() {
 		cancel()
 		for _, s := range sockets {
