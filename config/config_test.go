@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -29,7 +30,7 @@ policy:
   removed: keep
   down: serve
   drain: 30s
-  expire_quiesced_templates: true
+  expire_quiesced_templates: false
   schedule_icmp: true
   answer_unknown_replies: true
   reset_expired: true
@@ -82,7 +83,7 @@ lan = {announce = "off", interfaces = ["eth0", "eth1"]}
 limits = {flows = 1000, answers = 500}
 timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_closed = "2s"}
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
-policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", down = "serve", drain = "30s", expire_quiesced_templates = true, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
+policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", down = "serve", drain = "30s", expire_quiesced_templates = false, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
 announcement = {vip_up = "all", hold_down = "5s", med_span = 100}
 drain = {deadline = "20s", flows = 5, quiet = "3s", prepend = 2}
@@ -149,7 +150,7 @@ const fullJSON = `{
 "timeouts": {"tcp": "10m", "tcp_fin": "30s", "udp": "1m", "tcp_syn_recv": "5s", "sctp_closed": "2s"},
 "defence": {"drop_entry": "auto", "drop_packet": "always", "secure_tcp": "auto", "drop_rate": 4, "free_flows": 20, "free_memory": 128},
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "down": "serve", "drain": "30s",
-  "expire_quiesced_templates": true, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
+  "expire_quiesced_templates": false, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
 "announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100},
 "drain": {"deadline": "20s", "flows": 5, "quiet": "3s", "prepend": 2},
@@ -187,7 +188,7 @@ var fullConfig = &Config{
 	Defence:  Defence{DropEntry: DefenceAuto, DropPacket: DefenceAlways, SecureTCP: DefenceAuto, DropRate: 4, FreeFlows: 20, FreeMemory: 128},
 	Policy: Policy{
 		OnePacket: new(true), Sloppy: new(true), SecureTCP: new(true), Reuse: new(3), Removed: new(RemovedKeep), Down: new(RemovedServe),
-		Drain: new(30 * time.Second), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
+		Drain: new(30 * time.Second), ExpireQuiescedTemplates: new(false), ScheduleICMP: new(true),
 		AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(MSS(1400)),
 	},
 	Admin: Admin{Socket: "/tmp/uvs.sock", Listen: netip.MustParseAddrPort("[::1]:9999")},
@@ -224,7 +225,7 @@ var fullConfig = &Config{
 		Timeouts: fullTimeouts(5 * time.Second),
 		Policy: Policy{
 			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset), Down: new(RemovedKeep),
-			Drain: new(time.Duration(0)), ExpireQuiescedTemplates: new(true), ScheduleICMP: new(true),
+			Drain: new(time.Duration(0)), ExpireQuiescedTemplates: new(false), ScheduleICMP: new(true),
 			AnswerUnknownReplies: new(true), ResetExpired: new(true), ClampMSS: new(AutoMSS),
 		},
 		RealServers: []RealServer{
@@ -269,6 +270,7 @@ services:
 		t.Fatal(err)
 	}
 	want := Default()
+	want.Policy.ScheduleICMP = new(false)
 	want.Services = []Service{{
 		Name:       "web",
 		Listen:     []Listen{{Addr: netip.MustParseAddr("203.0.113.10"), First: 80, Last: 80, Protocol: TCP}},
@@ -340,4 +342,34 @@ func service(keys ...string) string {
 		}
 	}
 	return "services:\n  - " + strings.Join(lines, "\n    ") + "\n"
+}
+
+func TestSchedulingOfErrorsFollowsSloppy(t *testing.T) {
+	const web = "\nservices: [{name: web, mode: nat, listen: [\"203.0.113.10:80/tcp\"], policy: {%s}}]"
+	tests := []struct {
+		name, file, own string // the policies of the file and of a service
+		inFile, inOwn   bool   // whether errors are scheduled
+	}{
+		{"nobody is sloppy", "", "", false, false},
+		{"the file is, and with it the service", "sloppy: true", "", true, true},
+		{"the service alone is", "", "sloppy: true", false, true},
+		{"the service alone is not", "sloppy: true", "sloppy: false", true, false},
+		{"the file says no", "sloppy: true, schedule_icmp: false", "sloppy: true", false, false},
+		{"the service says no", "sloppy: true", "schedule_icmp: false", true, false},
+		{"the service says yes without being sloppy", "", "schedule_icmp: true", false, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, err := Parse(fmt.Appendf(nil, "policy: {%s}"+web, tt.file, tt.own), "yaml", Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := *cfg.Policy.ScheduleICMP; got != tt.inFile {
+				t.Errorf("the file's policy: %v, want %v", got, tt.inFile)
+			}
+			if got := *cfg.Services[0].Policy.ScheduleICMP; got != tt.inOwn {
+				t.Errorf("the service's policy: %v, want %v", got, tt.inOwn)
+			}
+		})
+	}
 }

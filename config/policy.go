@@ -6,7 +6,8 @@ import (
 )
 
 // A Policy says how flows live. A service has those keys of its own that it
-// sets, and the others from the file. After Parse no field is nil.
+// sets, and the others from the file. After Parse no field is nil; of Default
+// it is ScheduleICMP, which follows Sloppy where nobody sets it.
 type Policy struct {
 	OnePacket               *bool          `mapstructure:"one_packet"`
 	Sloppy                  *bool          `mapstructure:"sloppy"`
@@ -55,8 +56,7 @@ func defaultPolicy() Policy {
 		Removed:                 new(RemovedServe),
 		Down:                    new(RemovedReset),
 		Drain:                   new(time.Duration(0)),
-		ExpireQuiescedTemplates: new(false),
-		ScheduleICMP:            new(false),
+		ExpireQuiescedTemplates: new(true),
 		AnswerUnknownReplies:    new(false),
 		ResetExpired:            new(false),
 		ClampMSS:                new(MSS(0)),
@@ -70,6 +70,16 @@ func (p *Policy) inherit(from *Policy) {
 		if own.Field(i).IsNil() {
 			own.Field(i).Set(theirs.Field(i))
 		}
+	}
+}
+
+// complete fills in what follows from other keys, after services have
+// inherited: one that is sloppy by itself schedules errors by itself too. A
+// director that takes flows over in mid-stream must get what routers tell of
+// them, a path MTU above all, to the same real servers.
+func (p *Policy) complete() {
+	if p.ScheduleICMP == nil {
+		p.ScheduleICMP = new(*p.Sloppy)
 	}
 }
 

@@ -27,7 +27,9 @@ func (fs *faults) inherit() {
 		}
 		s.Timeouts.inherit(&fs.cfg.Timeouts)
 		s.Policy.inherit(&fs.cfg.Policy)
+		s.Policy.complete()
 	}
+	fs.cfg.Policy.complete()
 	fs.inheritBGP()
 }
 

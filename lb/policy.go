@@ -111,7 +111,7 @@ const (
 
 // DefaultPolicy is what suits an operator best who did not choose.
 func DefaultPolicy() Policy {
-	return Policy{Reuse: ReuseClosed, Removed: RemovedServe, Down: RemovedReset}
+	return Policy{Reuse: ReuseClosed, Removed: RemovedServe, Down: RemovedReset, ExpireQuiescedTemplates: true}
 }
 
 // IPVSPolicy is what IPVS does with the default values of its sysctls.

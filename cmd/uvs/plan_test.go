@@ -232,7 +232,7 @@ func TestSplitTellsWarningsFromErrors(t *testing.T) {
 // TestDefaultsAreThoseOfTheBalancer: what a file without timeouts and policy asks
 // for is what package lb calls the default.
 func TestDefaultsAreThoseOfTheBalancer(t *testing.T) {
-	cfg := config.Default()
+	cfg := parse(t, "node: lb1")
 	defaults := lb.DefaultTimeouts()
 	defaults[lb.UDPBrief] = 0 // is not to be set
 	if diff := cmp.Diff(defaults, timeouts(&cfg.Timeouts)); diff != "" {
