@@ -24,7 +24,7 @@ func TestAnnouncementFaults(t *testing.T) {
 		{"hysteresis that can never go down", service("quorum: 1", "quorum_hysteresis: 1", servers), []string{
 			web + "quorum_hysteresis: 1 is not within 0 and 0, which is below the quorum"}},
 		{"a sorry server", service("sorry_server: 192.0.2.9", servers), nil},
-		{"a sorry server that is a real server", service("sorry_server: 192.0.2.1", servers), []string{web + "sorry_server: 192.0.2.1:0 is real_servers[0] already"}},
+		{"a sorry server that is a real server", service("sorry_server: 192.0.2.1", servers), []string{web + "sorry_server: 192.0.2.1 is real_servers[0] already"}},
 		{"a sorry server on a port that the mode keeps", service(`sorry_server: "192.0.2.9:81"`, servers), []string{
 			web + "sorry_server: dr keeps port 80 of 203.0.113.10:80/tcp; write port 80, or none"}},
 		{"a sorry server nobody needs", service("sorry_server: 192.0.2.9", "fail_open: true", servers), []string{

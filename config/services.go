@@ -148,6 +148,15 @@ func (fs *faults) checkListen(path string, l Listen) {
 	}
 }
 
+// serverText is a real server's address as it is written: without a port where
+// it has none.
+func serverText(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
+}
+
 func (fs *faults) poolHolding(a netip.Addr) (netip.Prefix, bool) {
 	for _, p := range fs.cfg.Addresses.FullNATPool {
 		if p.Contains(a) {
@@ -181,7 +190,7 @@ func (fs *faults) checkServerAddress(path string, s *Service, rs *RealServer, ot
 	}
 	for j := range others {
 		if others[j].Address == rs.Address {
-			fs.add(path, "%v is real_servers[%d] already", rs.Address, j)
+			fs.add(path, "%s is real_servers[%d] already", serverText(rs.Address), j)
 		}
 	}
 	if lip, ok := fs.poolHolding(addr); ok {

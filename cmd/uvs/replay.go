@@ -64,9 +64,11 @@ func runReplay(w io.Writer, names []string, o *replayOptions) error {
 	}
 	var out replay.File
 	var t tally
+	captures := 0
 	for _, name := range names {
 		var played *replay.File
 		if replay.IsCapture(name) {
+			captures++
 			played, err = replayCapture(w, name, o)
 		} else {
 			played, err = replayVectors(w, name, chosen, o.verbose, &t)
@@ -77,6 +79,10 @@ func runReplay(w io.Writer, names []string, o *replayOptions) error {
 		vectors := append(out.Vectors, played.Vectors...)
 		out = *played
 		out.Vectors = vectors
+	}
+	if t == (tally{}) && captures < len(names) {
+		// Whoever misspells a name must not take the silence for a success.
+		return usageError{errors.New("there is no vector to play: --run fits no name, or the files are empty")}
 	}
 	if err := writeReplay(o.write, &out); err != nil {
 		return err
