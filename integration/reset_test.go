@@ -236,3 +236,49 @@ func TestFlowsOutliveTheirService(t *testing.T) {
 		}
 	}
 }
+
+// TestSteeringEndsWithTheLastFlow: what a service that was removed had of the
+// host is given back without another reload.
+func TestSteeringEndsWithTheLastFlow(t *testing.T) {
+	list := some("nat IPv4", "tun ipip IPv4")
+	b := quietBed(t, list)
+	d := startDirector(t, b.director, settings+"timeouts: {tcp_close: 1s}\n"+quietServices(list, 1, 1))
+	pairs := connectQuietly(t, b, list)
+	steered := func() (left []string) {
+		for _, v := range list {
+			if run(t, b.director, "ip", "route", "show", "table", "9740", v.vip.String()) != "" {
+				left = append(left, v.vip.String())
+			}
+		}
+		if rules := run(t, b.director, "ip", "rule"); strings.Contains(rules, fmt.Sprintf("sport %d", quietPort)) {
+			left = append(left, rules)
+		}
+		return left
+	}
+	if err := d.reload(settings); err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.Wait(within(t), "the reload", func() error {
+		if out := d.process.Output(); !strings.Contains(out, "configuration reloaded") {
+			return errors.New(out)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if left := steered(); len(left) != 3 {
+		t.Fatalf("with flows steered are %q", left)
+	}
+	for _, p := range pairs {
+		p.client.(*net.TCPConn).SetLinger(0) // a reset ends the flow in a second
+		p.client.Close()
+	}
+	if err := lab.Wait(within(t), "the end of the steering", func() error {
+		if left := steered(); len(left) > 0 {
+			return fmt.Errorf("%q", left)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}

@@ -19,6 +19,7 @@ type plan struct {
 	balance lb.Config
 	defence lb.Defence
 	host    host.Desired
+	asked   *host.Desired       // what the configuration asks, where host has more, for flows that outlive it; nil: host
 	vips    []netip.Addr        // in the order of the configuration, none twice
 	servers []netip.Addr        // RIPs, likewise
 	reached map[netip.Addr]bool // the same as a set

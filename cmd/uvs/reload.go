@@ -14,12 +14,22 @@ import (
 	"github.com/uvs-project/uvs/stack/host"
 )
 
+// giveBackEvery is how often the director looks whether what outlived its real
+// server or service has ended.
+const giveBackEvery = 5 * time.Second
+
 // reloadOn reads the configuration anew at each signal until ctx ends.
 func (d *director) reloadOn(ctx context.Context, hup <-chan os.Signal, load func() (*config.Config, error)) error {
+	look := time.NewTicker(giveBackEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			if err := d.giveBack(ctx); err != nil {
+				d.log.Error("what belonged to flows that have ended is still steered", "error", err)
+			}
 		case <-hup:
 			cfg, err := load()
 			if err == nil {
@@ -58,6 +68,9 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 func (d *director) steerAll(ctx context.Context, p *plan) error {
 	wanted := p.host
 	p.host = withRemoved(wanted, d.plan.host, d.balancer.Stats())
+	if steersMore(p.host, wanted) {
+		p.asked = &wanted
+	}
 	// What is new is announced once it is judged.
 	if err := d.silence(slices.Concat(d.plan.host.VIPs, p.host.VIPs)); err != nil {
 		return err
@@ -65,14 +78,42 @@ func (d *director) steerAll(ctx context.Context, p *plan) error {
 	if d.steer(ctx, p) == nil {
 		return nil
 	}
-	p.host = wanted
+	p.host, p.asked = wanted, nil
 	return d.steer(ctx, p)
+}
+
+// giveBack steers no longer what belonged to flows that have ended by now.
+// Until then such packets went back to the host unchanged.
+func (d *director) giveBack(ctx context.Context) error {
+	if d.plan.asked == nil {
+		return nil
+	}
+	p := *d.plan
+	p.host = withRemoved(*p.asked, d.plan.host, d.balancer.Stats())
+	if !steersMore(d.plan.host, p.host) {
+		return nil
+	}
+	if !steersMore(p.host, *p.asked) {
+		p.asked = nil
+	}
+	if err := d.steer(ctx, &p); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.plan = &p
+	return nil
+}
+
+// steersMore says whether a, which withRemoved made of b, or of what b was made
+// of when more flows were left, asks for more than b.
+func steersMore(a, b host.Desired) bool {
+	return len(a.VIPs) > len(b.VIPs) || len(a.Replies) > len(b.Replies)
 }
 
 // withRemoved is wanted, with the replies of nat's real servers that were
 // removed while they had flows, and with the VIPs of services that were, which
-// are not announced any more. What is kept longer than the last flow is given
-// back to the host unchanged, until the next reload.
+// are not announced any more.
 func withRemoved(wanted, before host.Desired, stats lb.Stats) host.Desired {
 	d := wanted
 	d.VIPs, d.Replies, d.LAN.Silent = slices.Clone(wanted.VIPs), slices.Clone(wanted.Replies), slices.Clone(wanted.LAN.Silent)
@@ -83,7 +124,7 @@ func withRemoved(wanted, before host.Desired, stats lb.Stats) host.Desired {
 			}
 			rip := rs.Endpoint.Addr.Netip(rs.Endpoint.Family)
 			for _, r := range before.Replies {
-				if r.Addr == rip {
+				if r.Addr == rip && !slices.Contains(d.Replies, r) {
 					d.Replies = append(d.Replies, r)
 				}
 			}
