@@ -35,6 +35,10 @@ type Options struct {
 	// OnDefence is told when a defence was switched on or off; nil: nobody is.
 	OnDefence func(DefenceState)
 
+	// OnFailing is told of a real server that fails, once for each
+	// Policy.Failures. It is called from Run's goroutine; nil: nobody is told.
+	OnFailing func(Failing)
+
 	Offload    Offload // carries established flows; nil: nothing does
 	OfferEvery int     // one in so many packets of an established flow offers it; 0: 32
 
@@ -56,6 +60,8 @@ type Balancer struct {
 	origins atomic.Pointer[origins]  // of state; never nil
 
 	offerEvery int // one in so many packets of an established flow offers it
+
+	onFailing func(Failing) // or nil
 
 	defence defence
 	sampled time.Duration // when the rates were brought up to date; Tick's own
@@ -102,6 +108,7 @@ func New(o Options) (*Balancer, error) {
 		return nil, err
 	}
 	b.table.offload = o.Offload
+	b.onFailing = o.OnFailing
 	b.offerEvery = cmp.Or(o.OfferEvery, defaultOfferEvery)
 	b.table.resets.emit = o.Emit
 	b.state.Store(new(snapshot))
@@ -139,13 +146,14 @@ func (b *Balancer) Run(ctx context.Context, clock func() time.Duration) error {
 	}
 }
 
-// Tick frees flows that are due and ends those of real servers that left,
-// looks after the Defence every second, and brings the rates up to date every
+// Tick frees flows that are due and ends those of real servers that left, tells
+// of real servers that fail, looks after the Defence every second, and brings the rates up to date every
 // two. Run calls it sixteen times a second; who has no Run calls it instead,
 // one goroutine at a time.
 func (b *Balancer) Tick(now time.Duration) {
 	b.table.Sweep(now, sweepBudget)
 	b.endFlows(now)
+	b.tellFailing()
 	if now >= b.defence.looked+defendEvery {
 		b.defence.looked = now
 		b.defend()

@@ -41,6 +41,10 @@ type Policy struct {
 	// flows of a real server may last at most; 0: until they end by themselves.
 	Drain time.Duration
 
+	// Failures is how many TCP connections in a row a real server must fail to
+	// take for Options.OnFailing to be told; 0: nobody is.
+	Failures int
+
 	// ExpireQuiescedTemplates sends a persistent client elsewhere once its
 	// real server has weight 0 (sysctl expire_quiescent_template).
 	ExpireQuiescedTemplates bool
@@ -131,6 +135,8 @@ func (p *Policy) check() error {
 		return fmt.Errorf("policy: down %d is not known", p.Down)
 	case p.Drain < 0 || p.Drain > maxTimeout:
 		return fmt.Errorf("policy: drain %v is not within 0 and %v", p.Drain, maxTimeout)
+	case p.Failures < 0:
+		return fmt.Errorf("policy: %d failures are below 0", p.Failures)
 	case p.ClampMSS < ClampAuto || p.ClampMSS > maxMSS:
 		return fmt.Errorf("policy: MSS %d is not within 0 and %d, nor ClampAuto", p.ClampMSS, maxMSS)
 	}

@@ -64,6 +64,7 @@ type load struct {
 	flows  atomic.Int64 // freed: below 0
 	active atomic.Int64 // of them those that count as active connections
 	limits thresholds
+	failures
 
 	ending atomic.Bool   // flows are to end, see leave.go
 	leftAt time.Duration // when the real server was seen to have left, 0 if it has not; guarded by Balancer.mu

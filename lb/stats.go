@@ -74,6 +74,7 @@ type RealServerStats struct {
 	MinFlows      int
 	Overloaded    bool // gets no new flows because of them
 	PathMTU       int  // bytes; 0 unknown
+	Failures
 	Measured
 }
 
@@ -148,6 +149,7 @@ func (a *account) stats(s *service, set []*RealServer) ServiceStats {
 			MinFlows:      rs.MinFlows,
 			Overloaded:    rs.Overloaded(),
 			PathMTU:       rs.PathMTU(),
+			Failures:      rs.failures.counted(),
 			Measured:      m,
 		})
 	}

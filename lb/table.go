@@ -36,15 +36,16 @@ type Table struct {
 	limit     int64
 	shardBits int
 
-	shards []shard
-	where  []whereabouts // of the shards' indexes
-	owners []uint32      // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
-	heads  []uint32      // of all shards' timing wheels, see wheel.go
-	trails []trail       // by entry number, guarded as the entry; see reset.go
-	links  []uint32      // by entry number, guarded as the entry; see template.go
-	secure atomic.Bool   // TCP flows of all services follow the tables of Policy.SecureTCP
-	live   atomic.Int64  // flows, and inserts under way; at most limit
-	arenas arenas        // of the shards' indexes
+	shards  []shard
+	where   []whereabouts // of the shards' indexes
+	owners  []uint32      // 1 + the shard of each chunk of entries, written once before the chunk is used; 0: nobody's yet
+	heads   []uint32      // of all shards' timing wheels, see wheel.go
+	trails  []trail       // by entry number, guarded as the entry; see reset.go
+	links   []uint32      // by entry number, guarded as the entry; see template.go
+	failing atomic.Bool   // a real server has failed, see failures.go
+	secure  atomic.Bool   // TCP flows of all services follow the tables of Policy.SecureTCP
+	live    atomic.Int64  // flows, and inserts under way; at most limit
+	arenas  arenas        // of the shards' indexes
 
 	mu      sync.Mutex    // guards what entries hands out; taken with a shard's lock held
 	entries region[entry] // by entry number; 0 is none
@@ -74,6 +75,7 @@ const (
 	flagAssured                // and has assured it
 	flagTrailed                // trails says how far the connection has come
 	flagPinned                 // made by Pin
+	flagSettled                // what became of the client's SYN was counted, see failures.go
 )
 
 const (
@@ -286,6 +288,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	}
 	if ends {
 		*count++
+		if int32(e.deadline-now) <= 0 && e.awaitsAnswer() {
+			t.unansweredLocked(e, rs)
+		}
 		gone := t.removeLocked(s, n)
 		s.mu.Unlock()
 		t.removeReply(gone)
@@ -293,6 +298,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	}
 	template := uint32(0) // to be assured
 	if o == known && ev != eventPeek {
+		if e.awaitsAnswer() {
+			t.settlesLocked(e, rs, d, ev, now)
+		}
 		if d == Request {
 			e.countRequest()
 			if rs.service.keepTrails {
@@ -306,6 +314,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 		}
 		e.deadline = now + rs.service.lifetimes[state]
 		if state != e.state {
+			if state == TCPSynRecv {
+				e.flags &^= flagSettled // another connection
+			}
 			t.changeLocked(s, n, rs, state)
 			f.State = state
 		}

@@ -121,6 +121,9 @@ func (t *Table) turn(id, now uint32) (looked int, more bool) {
 				t.resetLocked(s, n, now)
 				continue
 			}
+			if e.awaitsAnswer() {
+				t.unansweredLocked(e, t.servers.get(e.server))
+			}
 			s.expired++
 			replies[removed] = t.removeLocked(s, n)
 			removed++
