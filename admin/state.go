@@ -123,6 +123,8 @@ type RealServerState struct {
 	MinFlows      int    `json:"min_flows"`
 	Overloaded    bool   `json:"overloaded"` // gets no new flows because of max_flows
 	PathMTU       int    `json:"path_mtu"`   // bytes; 0 not known
+	Refused       uint64 `json:"refused"`    // TCP connections, in nat and fullnat
+	Unanswered    uint64 `json:"unanswered"` // likewise
 	Measured
 	Health *HealthState `json:"health"` // null: removed
 }
@@ -142,7 +144,10 @@ type HealthState struct {
 	Since       time.Time `json:"since"` // of the state
 	Cause       string    `json:"cause"` // of the state
 	Transitions uint64    `json:"transitions"`
-	Good        uint64    `json:"good"` // checks
+	Ejected     time.Time `json:"ejected"` // until then; year 1: it is not
+	Ejections   uint64    `json:"ejections"`
+	Spared      uint64    `json:"spared"` // ejections that the limit forbade
+	Good        uint64    `json:"good"`   // checks
 	Bad         uint64    `json:"bad"`
 	LastError   string    `json:"last_error"` // empty: the latest check was good
 	LastSeconds float64   `json:"last_seconds"`

@@ -37,6 +37,23 @@ type Health struct {
 	Service string   `mapstructure:"service"`
 	Command []string `mapstructure:"command"`
 	Agent   Agent    `mapstructure:"agent"`
+	Passive Passive  `mapstructure:"passive"`
+}
+
+// Passive is what the connections of clients say of a real server, in nat and
+// fullnat: those that it refuses or does not answer.
+type Passive struct {
+	Failures int           `mapstructure:"failures"` // so many in a row eject it; 0: they do not count
+	Ejection time.Duration `mapstructure:"ejection"` // for so long the first time
+	Limit    int           `mapstructure:"limit"`    // per cent of the service's weight that is ejected at one time at most
+}
+
+// inherit fills in the defaults where they count.
+func (p *Passive) inherit() {
+	if *p != (Passive{}) {
+		p.Ejection = cmp.Or(p.Ejection, 10*time.Second)
+		p.Limit = cmp.Or(p.Limit, 50)
+	}
 }
 
 // Via is the way that a check takes.
@@ -113,6 +130,7 @@ var healthDefaults = map[string]any{
 // timing.
 func (h *Health) inherit() {
 	h.Agent.inherit()
+	h.Passive.inherit()
 	if h.Type = cmp.Or(h.Type, "none"); h.Type == "none" {
 		h.Via, h.Interval, h.FastInterval, h.Timeout, h.Rise, h.Fall = "", 0, 0, 0, 0, 0
 		return
@@ -213,6 +231,7 @@ func (fs *faults) checkHealth(path string, s *Service) {
 		fs.duration(path+".agent.interval", a.Interval, minInterval, maxInterval)
 		fs.duration(path+".agent.timeout", a.Timeout, time.Millisecond, a.Interval)
 	}
+	fs.checkPassive(path+".passive", s)
 	if h.Type == "none" {
 		return
 	}
@@ -242,6 +261,26 @@ func (fs *faults) checkHealth(path string, s *Service) {
 		return
 	}
 	fs.checkCheckPort(path, s, kind)
+}
+
+// checkPassive notes what is out of range, and services whose connections
+// nobody sees being answered.
+func (fs *faults) checkPassive(path string, s *Service) {
+	p := &s.Health.Passive
+	if *p == (Passive{}) {
+		return
+	}
+	fs.between(path+".failures", p.Failures, 1, maxStreak)
+	fs.duration(path+".ejection", p.Ejection, 100*time.Millisecond, maxInterval)
+	fs.between(path+".limit", p.Limit, 1, 100)
+	if !slices.ContainsFunc(s.Listen, func(l Listen) bool { return l.Protocol == TCP || l.Protocol == "" }) {
+		fs.add(path, "no listen of the service is over tcp, which alone has connections")
+	}
+	for j := range s.RealServers {
+		if m := s.RealServers[j].Mode; m == DR || m == TUN {
+			fs.add(path, "real_servers[%d] is in mode %s, in which it answers clients past uvs", j, m)
+		}
+	}
 }
 
 // checkVia notes real servers that no check can reach by their mode.
@@ -300,7 +339,7 @@ func (fs *faults) checkKeysOf(path string, h *Health, kind checkKind) {
 }
 
 // commonKeys are those that every type of check has.
-var commonKeys = map[string]bool{"type": true, "via": true, "interval": true, "fast_interval": true, "timeout": true, "rise": true, "fall": true, "agent": true}
+var commonKeys = map[string]bool{"type": true, "via": true, "interval": true, "fast_interval": true, "timeout": true, "rise": true, "fall": true, "agent": true, "passive": true}
 
 func (fs *faults) checkTLS(path string, h *Health) {
 	if h.TLS.CA != "system" {

@@ -28,6 +28,8 @@ func TestHealthDefaults(t *testing.T) {
 		{"type none has no timing", checked("{type: none, interval: 5s}"), Health{Type: "none"}},
 		{"tcp", checked("{type: tcp}"), with(func(h *Health) { h.Type = "tcp" })},
 		{"an agent and no check", checked("{agent: {port: 9999}}"), Health{Type: "none", Agent: Agent{Port: 9999, Interval: 2 * time.Second, Timeout: time.Second}}},
+		{"what clients' connections say, and no check", checked("{passive: {failures: 5}}", "mode: nat", "real_servers: [{address: 192.0.2.1}]"),
+			Health{Type: "none", Passive: Passive{Failures: 5, Ejection: 10 * time.Second, Limit: 50}}},
 		{"http, with a number for the status", checked("{type: http, expect: 204}"), with(func(h *Health) {
 			h.Type, h.Method, h.Path, h.Expect = "http", "GET", "/", "204"
 		})},
@@ -124,6 +126,12 @@ func TestHealthFaults(t *testing.T) {
 		{"dns for a service of TCP only", checked("{type: dns, name: a.}"), []string{".port: missing: a check of type dns goes over udp, and no listen of the service does"}},
 		{"an agent without a port", checked("{type: none, agent: {send: x, interval: 1ms}}"), []string{
 			".agent.port: 0 is out of range, 1 to 65535", ".agent.interval: 1ms is out of range, 10ms to 1h0m0s"}},
+		{"passive without a number of failures", checked("{passive: {ejection: 1ms, limit: 101}}", "mode: nat", "real_servers: [{address: 192.0.2.1}]"), []string{
+			".passive.failures: 0 is out of range, 1 to 1000", ".passive.ejection: 1ms is out of range, 100ms to 1h0m0s", ".passive.limit: 101 is out of range, 1 to 100"}},
+		{"passive where nobody sees the answers", checked("{passive: {failures: 3}}", "mode: nat", "real_servers: [{address: 192.0.2.1}, {address: 192.0.2.2, mode: dr}]"), []string{
+			".passive: real_servers[1] is in mode dr, in which it answers clients past uvs"}},
+		{"passive without connections", checked("{passive: {failures: 3}}", `listen: ["203.0.113.10:53/udp"]`, "mode: nat", "real_servers: [{address: 192.0.2.1}]"), []string{
+			".passive: no listen of the service is over tcp, which alone has connections"}},
 		{"a way that there is not", checked("{type: tcp, via: moon}"), []string{`.via: "moon" is none of server, mode`}},
 		{"a ping by way of the mode", checked("{type: icmp, via: mode}"), []string{".via: a check of type icmp does not go to a VIP"}},
 		{"nat by way of the mode", checked("{type: tcp, via: mode}", "mode: nat", "real_servers: [{address: 192.0.2.1}]"), []string{

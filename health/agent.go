@@ -26,6 +26,7 @@ type Agent struct {
 type asked struct {
 	down, drain, maintenance bool
 	why                      string // it is down
+	maxFlows                 int    // that it is to have; 0: as configured
 	less                     int    // per cent that the weight is below the configured one; below 0: above it
 }
 
@@ -59,6 +60,10 @@ func (a *Agent) ask(ctx context.Context) (line string, err error) {
 // maxPercent bounds the share of its weight that an agent can ask for.
 const maxPercent = 1000
 
+// maxConn is what an agent says before the number of connections that the real
+// server is to have at most. As with HAProxy each director applies it by itself.
+const maxConn = "maxconn:"
+
 // hear takes a line of the agent; what follows a # is for people. The words that it does not know it names in
 // the error, and follows the others.
 func (s *asked) hear(line string) error {
@@ -80,17 +85,32 @@ func (s *asked) hear(line string) error {
 		case "ready":
 			s.drain, s.maintenance = false, false
 		default:
-			number, isPercent := strings.CutSuffix(word, "%")
-			n, err := strconv.Atoi(number)
-			if !isPercent || err != nil || n < 0 || n > maxPercent {
+			if !s.hearNumber(word) {
 				unknown = append(unknown, word)
-				continue
 			}
-			s.less = 100 - n
 		}
 	}
 	if unknown != nil {
 		return fmt.Errorf("the agent says %q, which means nothing", strings.Join(unknown, " "))
 	}
 	return nil
+}
+
+// hearNumber takes a word with a number, and is false for any other.
+func (s *asked) hearNumber(word string) bool {
+	if number, ok := strings.CutPrefix(word, maxConn); ok {
+		n, err := strconv.ParseUint(number, 10, 31)
+		if err != nil {
+			return false
+		}
+		s.maxFlows = int(n)
+		return true
+	}
+	number, ok := strings.CutSuffix(word, "%")
+	n, err := strconv.ParseUint(number, 10, 31)
+	if !ok || err != nil || n > maxPercent {
+		return false
+	}
+	s.less = 100 - int(n)
+	return true
 }

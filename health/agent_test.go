@@ -16,20 +16,22 @@ func TestWhatAnAgentSays(t *testing.T) {
 		line    string
 		want    State
 		percent int
+		most    int // flows
 	}
 	tests := []struct {
 		name  string
 		lines []said
 	}{
-		{"a share of the weight, until it says another", []said{{"75%", Up, 75}, {"up", Up, 75}, {"100%", Up, 100}, {"0%", Up, 0}, {"150%", Up, 150}}},
-		{"drain, until ready", []said{{"drain", Draining, 100}, {"up", Draining, 100}, {"ready", Up, 100}}},
-		{"maint, until ready", []said{{"maint", Maintenance, 100}, {"50%", Maintenance, 50}, {"ready", Up, 50}}},
-		{"drain in place of maint", []said{{"maint", Maintenance, 100}, {"drain", Draining, 100}}},
-		{"down, until up", []said{{"down", Down, 100}, {"ready", Down, 100}, {"up", Up, 100}}},
-		{"the other words for down, with why", []said{{"failed # no space left", Down, 100}, {"up", Up, 100}, {"stopped", Down, 100}}},
-		{"several words at once", []said{{"up ready 75%", Up, 75}, {"drain,10%", Draining, 10}, {"\tready\t100%", Up, 100}}},
-		{"nothing", []said{{"", Up, 100}, {"drain", Draining, 100}, {"", Draining, 100}}},
-		{"down wins over drain", []said{{"down drain", Down, 100}, {"up", Draining, 100}}},
+		{"a share of the weight, until it says another", []said{{"75%", Up, 75, 0}, {"up", Up, 75, 0}, {"100%", Up, 100, 0}, {"0%", Up, 0, 0}, {"150%", Up, 150, 0}}},
+		{"drain, until ready", []said{{"drain", Draining, 100, 0}, {"up", Draining, 100, 0}, {"ready", Up, 100, 0}}},
+		{"maint, until ready", []said{{"maint", Maintenance, 100, 0}, {"50%", Maintenance, 50, 0}, {"ready", Up, 50, 0}}},
+		{"drain in place of maint", []said{{"maint", Maintenance, 100, 0}, {"drain", Draining, 100, 0}}},
+		{"down, until up", []said{{"down", Down, 100, 0}, {"ready", Down, 100, 0}, {"up", Up, 100, 0}}},
+		{"the other words for down, with why", []said{{"failed # no space left", Down, 100, 0}, {"up", Up, 100, 0}, {"stopped", Down, 100, 0}}},
+		{"several words at once", []said{{"up ready 75%", Up, 75, 0}, {"drain,10%", Draining, 10, 0}, {"\tready\t100%", Up, 100, 0}}},
+		{"nothing", []said{{"", Up, 100, 0}, {"drain", Draining, 100, 0}, {"", Draining, 100, 0}}},
+		{"down wins over drain", []said{{"down drain", Down, 100, 0}, {"up", Draining, 100, 0}}},
+		{"a limit, until it says another", []said{{"maxconn:30 up", Up, 100, 30}, {"ready", Up, 100, 30}, {"maxconn:7,50%", Up, 50, 7}, {"maxconn:0", Up, 50, 0}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -39,16 +41,18 @@ func TestWhatAnAgentSays(t *testing.T) {
 				if err := m.asked.hear(s.line); err != nil {
 					t.Errorf("%q: %v", s.line, err)
 				}
-				if m.shown = m.state(); m.shown != s.want || m.status(time.Now()).Percent != s.percent {
-					t.Errorf("after %q: %v at %d %%, want %v at %d %%", s.line, m.shown, m.status(time.Now()).Percent, s.want, s.percent)
+				m.shown = m.state()
+				if got := m.status(time.Now()); got.State != s.want || got.Percent != s.percent || got.MaxFlows != s.most {
+					t.Errorf("after %q: %v at %d %% of at most %d, want %v at %d %% of at most %d", s.line, got.State, got.Percent, got.MaxFlows, s.want, s.percent, s.most)
 				}
 			}
 		})
 	}
 	for line, want := range map[string]string{
-		"fine":          `the agent says "fine", which means nothing`,
-		"75% -1% 5000%": `the agent says "-1% 5000%", which means nothing`,
-		"maxconn:30 up": `the agent says "maxconn:30", which means nothing`,
+		"fine":                                   `the agent says "fine", which means nothing`,
+		"75% -1% 5000%":                          `the agent says "-1% 5000%", which means nothing`,
+		"maxconn:-1 up":                          `the agent says "maxconn:-1", which means nothing`,
+		"maxconn: 4294967296 maxconn:4294967296": `the agent says "maxconn: 4294967296 maxconn:4294967296", which means nothing`,
 	} {
 		var a asked
 		if err := a.hear(line); err == nil || err.Error() != want {
@@ -58,11 +62,11 @@ func TestWhatAnAgentSays(t *testing.T) {
 }
 
 func FuzzHear(f *testing.F) {
-	f.Add("up 75% down#why,drain maint\tready")
+	f.Add("up 75% down#why,drain maint\tready maxconn:30")
 	f.Fuzz(func(t *testing.T, line string) {
 		var a asked
 		_ = a.hear(line)
-		if n := 100 - a.less; n < 0 || n > maxPercent || a.drain && a.maintenance {
+		if n := 100 - a.less; n < 0 || n > maxPercent || a.maxFlows < 0 || a.drain && a.maintenance {
 			t.Errorf("%+v", a)
 		}
 	})

@@ -16,6 +16,7 @@ type Member struct {
 	To        Target
 	Timing    Timing
 	Agent     Agent
+	Ejection  time.Duration // how long Eject takes it out the first time; 0: not at all
 	SlowStart time.Duration // for so long a real server that came back is in SlowStart; 0: not at all
 }
 
@@ -28,9 +29,10 @@ func (m *Member) sameCheck(o *Member) bool {
 // its Monitor.
 type member struct {
 	Member
-	job  job  // that checks it
-	ask  job  // that asks its agent
-	gone bool // not a Member any more
+	job     job  // that checks it
+	ask     job  // that asks its agent
+	readmit job  // that ends its ejection
+	gone    bool // not a Member any more
 
 	verdict     verdict
 	shown       State // Status has it, but for SlowStart
@@ -39,6 +41,7 @@ type member struct {
 	returned    bool   // it was Down before it was Up
 	transitions uint64
 
+	ejection ejection
 	asked    asked
 	agentErr error // of the latest question to the agent
 
@@ -52,7 +55,7 @@ func (m *member) state() State {
 	switch {
 	case m.asked.maintenance:
 		return Maintenance
-	case m.asked.down, m.verdict.known && !m.verdict.up:
+	case m.asked.down, m.ejection.on, m.verdict.known && !m.verdict.up:
 		return Down
 	case m.Check != nil && !m.verdict.known:
 		return Checking
@@ -65,13 +68,15 @@ func (m *member) state() State {
 // newMember is the first form of a member or, after old, the next.
 func newMember(want Member, old *member, now time.Time) *member {
 	m := &member{Member: want, since: now}
-	m.job = job{of: m, index: notQueued}
-	m.ask = job{of: m, index: notQueued, agent: true}
+	m.job = job{of: m, index: notQueued, do: (*Monitor).check}
+	m.ask = job{of: m, index: notQueued, do: (*Monitor).askAgent}
+	m.readmit = job{of: m, index: notQueued, do: (*Monitor).readmit}
 	if old != nil {
 		m.verdict = verdict{known: old.verdict.known || old.Check == nil, untried: true, up: old.verdict.up || old.Check == nil}
 		if m.Agent.Addr == old.Agent.Addr {
 			m.asked = old.asked
 		}
+		m.ejection = old.ejection
 		m.since, m.cause, m.returned = old.since, old.cause, old.returned
 		m.good, m.bad, m.transitions = old.good, old.bad, old.transitions
 	}
@@ -100,6 +105,8 @@ func (m *member) why() string {
 		return "the agent says so"
 	case m.asked.down:
 		return "the agent says " + m.asked.why
+	case m.ejection.on:
+		return m.ejection.why
 	case m.Check == nil:
 		return "not checked"
 	case m.last != nil:
@@ -119,7 +126,11 @@ type Status struct {
 	Check string    // the type of the check
 
 	Percent    int    // of its weight that the real server is to have, as its agent says
+	MaxFlows   int    // that its agent wants it to have at most; 0: as configured
 	AgentError string // of the latest question to the agent; empty: none
+
+	Ejected           time.Time // until then; zero: it is not ejected
+	Ejections, Spared uint64    // how often it was, and how often it was to be and was not
 
 	LastError   string        // of the latest check; empty: it was good, or there was none
 	LastTook    time.Duration // it took so long
@@ -131,7 +142,10 @@ func (m *member) status(now time.Time) Status {
 	s := Status{
 		Service: m.Service, Server: m.Server,
 		State: m.shown, Since: m.since, Cause: m.cause, Check: m.Options.Type,
-		Percent: 100 - m.asked.less, LastTook: m.lastTook, Good: m.good, Bad: m.bad, Transitions: m.transitions,
+		Percent: 100 - m.asked.less, MaxFlows: m.asked.maxFlows, LastTook: m.lastTook, Good: m.good, Bad: m.bad, Transitions: m.transitions,
+	}
+	if s.Ejections, s.Spared = m.ejection.total, m.ejection.spared; m.ejection.on {
+		s.Ejected = m.ejection.until
 	}
 	if m.last != nil {
 		s.LastError = m.last.Error()

@@ -85,6 +85,7 @@ func (m *Monitor) Set(members []Member) {
 		if old != nil && old.sameCheck(&want) {
 			old.Member = want
 			of[want.Server] = old
+			m.limitLocked(old, now)
 			delete(before[want.Service], want.Server)
 			continue
 		}
@@ -115,10 +116,8 @@ func (m *Monitor) dropLocked(old *member) {
 	if m.begun && old.state() == Checking {
 		m.settleLocked(1)
 	}
-	for _, j := range []*job{&old.job, &old.ask} {
-		if j.index != notQueued {
-			heap.Remove(&m.queue, j.index)
-		}
+	for _, j := range []*job{&old.job, &old.ask, &old.readmit} {
+		m.dequeueLocked(j)
 	}
 }
 
@@ -140,6 +139,7 @@ func (m *Monitor) spreadLocked(fresh []*member, now time.Time) {
 		if mb.Agent.Addr.IsValid() {
 			m.queueLocked(&mb.ask, at(i, mb.Agent.Interval))
 		}
+		m.limitLocked(mb, now)
 	}
 	m.wakeUp()
 }
@@ -181,11 +181,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 				return nil
 			}
 			underWay.Go(func() {
-				if j.agent {
-					m.askAgent(ctx, j)
-				} else {
-					m.check(ctx, j)
-				}
+				j.do(m, ctx, j)
 				<-m.slots
 			})
 		}
@@ -251,7 +247,7 @@ func (m *Monitor) check(ctx context.Context, j *job) {
 		m.settleLocked(1)
 	}
 	mb.note(err, took)
-	m.showLocked(mb)
+	m.showLocked(mb, "")
 	m.queueLocked(j, start.Add(jittered(mb.verdict.interval(&mb.Timing))))
 }
 
@@ -274,14 +270,18 @@ func (m *Monitor) askAgent(ctx context.Context, j *job) {
 	if mb.gone {
 		return
 	}
-	less := mb.asked.less
+	less, maxFlows := mb.asked.less, mb.asked.maxFlows
 	if err == nil {
 		err = mb.asked.hear(line)
 	}
 	mb.agentErr = err
-	m.showLocked(mb)
+	m.showLocked(mb, "")
 	if mb.asked.less != less {
 		m.log.Info("real server wants another share", "service", mb.Service, "real_server", mb.Server, "percent", 100-mb.asked.less)
+		m.changedLocked(mb)
+	}
+	if mb.asked.maxFlows != maxFlows {
+		m.log.Info("real server wants another limit", "service", mb.Service, "real_server", mb.Server, "max_flows", mb.asked.maxFlows)
 		m.changedLocked(mb)
 	}
 	m.queueLocked(j, start.Add(jittered(agent.Interval)))
@@ -296,14 +296,22 @@ func (m *Monitor) queueLocked(j *job, due time.Time) {
 	}
 }
 
+// dequeueLocked takes a job from the queue, if it is there.
+func (m *Monitor) dequeueLocked(j *job) {
+	if j.index != notQueued {
+		heap.Remove(&m.queue, j.index)
+	}
+}
+
 // jittered is d or up to a twentieth more or less, so that checks that fire
 // together once, such as after a pause of the whole host, drift apart.
 func jittered(d time.Duration) time.Duration {
 	return d + time.Duration((rand.Float64()-0.5)*float64(d)/10)
 }
 
-// showLocked makes what is known of mb public.
-func (m *Monitor) showLocked(mb *member) {
+// showLocked makes what is known of mb public. cause says why its state
+// changes, if it does; "": see member.why.
+func (m *Monitor) showLocked(mb *member, cause string) {
 	now := mb.state()
 	if now == mb.shown {
 		return
@@ -311,7 +319,7 @@ func (m *Monitor) showLocked(mb *member) {
 	was := mb.shown
 	mb.returned = now == Up && was != Checking
 	mb.shown, mb.since = now, time.Now()
-	mb.cause = mb.why()
+	mb.cause = cmp.Or(cause, mb.why())
 	mb.transitions++
 	level := slog.LevelInfo
 	if was == Checking && now == Up {
@@ -333,10 +341,23 @@ func (m *Monitor) Status() []Status {
 	defer m.mu.Unlock()
 	now := time.Now()
 	var all []Status
-	for _, of := range m.members {
-		for _, mb := range of {
-			all = append(all, mb.status(now))
-		}
+	for service := range m.members {
+		all = m.appendLocked(all, service, now)
+	}
+	return all
+}
+
+// StatusOf is what is known of the Members of one service, in no order.
+func (m *Monitor) StatusOf(service string) []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.appendLocked(nil, service, time.Now())
+}
+
+// appendLocked appends what is known of the Members of a service.
+func (m *Monitor) appendLocked(all []Status, service string, now time.Time) []Status {
+	for _, mb := range m.members[service] {
+		all = append(all, mb.status(now))
 	}
 	return all
 }
@@ -349,8 +370,8 @@ func (m *Monitor) TakeChanged() map[string][]Status {
 	now := time.Now()
 	changed := make(map[string][]Status, len(m.dirty))
 	for service := range m.dirty {
-		for _, mb := range m.members[service] {
-			changed[service] = append(changed[service], mb.status(now))
+		if all := m.appendLocked(nil, service, now); all != nil {
+			changed[service] = all
 		}
 	}
 	clear(m.dirty)

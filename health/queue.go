@@ -2,14 +2,15 @@ package health
 
 import (
 	"container/heap"
+	"context"
 	"time"
 )
 
-// A job is one member's check, or another question to it, asked again and
-// again.
+// A job is what is to be done for one member at a time: its check, another
+// question to it, or what ends its ejection.
 type job struct {
 	of    *member
-	agent bool // it asks the agent
+	do    func(*Monitor, context.Context, *job)
 	due   time.Time
 	index int // in the queue; notQueued: it is not there
 }

@@ -153,7 +153,7 @@ func (b *Balancer) Run(ctx context.Context, clock func() time.Duration) error {
 func (b *Balancer) Tick(now time.Duration) {
 	b.table.Sweep(now, sweepBudget)
 	b.endFlows(now)
-	b.tellFailing()
+	b.tellFailing(tickOf(now))
 	if now >= b.defence.looked+defendEvery {
 		b.defence.looked = now
 		b.defend()

@@ -27,6 +27,7 @@ type failures struct {
 
 	row    atomic.Uint64 // those in a row, where Policy.Failures asks for them: rowRefused or rowUnanswered for each
 	failed atomic.Bool   // row has reached Policy.Failures since Tick looked
+	since  atomic.Uint32 // tick of the latest answer or report: what was asked before says nothing of how it is now
 }
 
 const (
@@ -61,11 +62,25 @@ func (t *Table) settlesLocked(e *entry, rs *RealServer, d Direction, ev event, n
 		t.fail(rs, rowRefused)
 	case d == Reply:
 		e.flags |= flagSettled
-		if rs.service.policy.Failures > 0 && rs.row.Load() != 0 {
-			rs.row.Store(0)
+		if rs.service.policy.Failures > 0 {
+			rs.answers(now)
 		}
-	case ev == tcpSYN && int32(now-(e.deadline-rs.service.lifetimes[e.state])) >= answerTime:
+	case ev == tcpSYN && int32(now-rs.asked(e)) >= answerTime:
 		t.unansweredLocked(e, rs)
+	}
+}
+
+// asked is the tick of the latest packet of entry e, whose real server is r.
+func (r *RealServer) asked(e *entry) uint32 { return e.deadline - r.service.lifetimes[e.state] }
+
+// answers ends the row. Many queues do so at a time, hence no store without
+// need.
+func (f *failures) answers(now uint32) {
+	if f.row.Load() != 0 {
+		f.row.Store(0)
+	}
+	if f.since.Load() != now {
+		f.since.Store(now)
 	}
 }
 
@@ -73,7 +88,9 @@ func (t *Table) settlesLocked(e *entry, rs *RealServer, d Direction, ev event, n
 func (t *Table) unansweredLocked(e *entry, rs *RealServer) {
 	e.flags |= flagSettled
 	rs.unanswered.Add(1)
-	t.fail(rs, rowUnanswered)
+	if int32(rs.asked(e)-rs.since.Load()) >= 0 {
+		t.fail(rs, rowUnanswered)
+	}
 }
 
 // awaitsAnswer says whether entry e has a SYN that was neither answered nor
@@ -95,16 +112,16 @@ func (t *Table) fail(rs *RealServer, how uint64) {
 
 // tellFailing reports the real servers that have failed since it was last
 // called.
-func (b *Balancer) tellFailing() {
+func (b *Balancer) tellFailing(now uint32) {
 	if b.onFailing == nil || !b.table.failing.Swap(false) {
 		return
 	}
-	for _, f := range b.takeFailing() {
+	for _, f := range b.takeFailing(now) {
 		b.onFailing(f)
 	}
 }
 
-func (b *Balancer) takeFailing() (all []Failing) {
+func (b *Balancer) takeFailing(now uint32) (all []Failing) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, s := range b.byName {
@@ -113,6 +130,7 @@ func (b *Balancer) takeFailing() (all []Failing) {
 				continue
 			}
 			if row := inRow(rs.row.Swap(0)); row.All() >= uint64(max(1, s.policy.Failures)) {
+				rs.since.Store(now)
 				all = append(all, Failing{Service: s.name, Server: rs.Endpoint.AddrPort(), Row: row})
 			}
 		}

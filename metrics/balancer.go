@@ -31,6 +31,7 @@ var (
 	realServerOverloadedDesc = desc(RealServerOverloaded, "Whether the real server gets no new flows because of max_flows.", "service", "real_server")
 	realServerPacketsDesc    = desc(RealServerPackets, "Packets of flows of the real server, as they are on the wire.", "service", "real_server", "direction")
 	realServerBytesDesc      = desc(RealServerBytes, "Bytes of those packets.", "service", "real_server", "direction")
+	realServerFailuresDesc   = desc(RealServerFailures, "TCP connections of clients that the real server refused or did not answer, as seen in nat and fullnat.", "service", "real_server", "cause")
 
 	flowsDesc        = desc(Flows, "Flows in the table.")
 	flowsInLaneDesc  = desc(FlowsInLane, "Of those flows, the ones that the fast lane may carry.")
@@ -45,8 +46,8 @@ var (
 
 func (*balancer) Describe(ch chan<- *prometheus.Desc) {
 	describe(ch, openedDesc, packetsDesc, bytesDesc,
-		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerClientsDesc, realServerMaxFlowsDesc, realServerOverloadedDesc, realServerPathMTUDesc,
-		realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc,
+		realServerStateDesc, healthChecksDesc, healthDurationDesc, healthTransitionsDesc, healthEjectionsDesc, realServerWeightDesc, realServerFlowsDesc, realServerClientsDesc, realServerMaxFlowsDesc, realServerOverloadedDesc, realServerPathMTUDesc,
+		realServerOpenedDesc, realServerPacketsDesc, realServerBytesDesc, realServerFailuresDesc,
 		flowsDesc, flowsInLaneDesc, flowsLimitDesc, flowsCreatedDesc, flowsExpiredDesc, flowResetsDesc, defenceDesc, lookupsDesc, notesDesc)
 }
 
@@ -99,6 +100,8 @@ func collectService(ch chan<- prometheus.Metric, s *lb.ServiceStats, known map[r
 		counter(ch, realServerPacketsDesc, rs.ReplyPackets, s.Name, name, "out")
 		counter(ch, realServerBytesDesc, rs.RequestBytes, s.Name, name, "in")
 		counter(ch, realServerBytesDesc, rs.ReplyBytes, s.Name, name, "out")
+		counter(ch, realServerFailuresDesc, rs.Refused, s.Name, name, "refused")
+		counter(ch, realServerFailuresDesc, rs.Unanswered, s.Name, name, "unanswered")
 	}
 }
 

@@ -11,6 +11,7 @@ var (
 	healthChecksDesc      = desc(HealthChecks, "Health checks of the real server, by their result.", "service", "real_server", "result")
 	healthDurationDesc    = desc(HealthDuration, "How long the latest health check took.", "service", "real_server")
 	healthTransitionsDesc = desc(HealthTransitions, "Changes of the real server's state.", "service", "real_server")
+	healthEjectionsDesc   = desc(HealthEjections, "Times that failed connections of clients took the real server out, and times that they did not because of the limit.", "service", "real_server", "result")
 )
 
 // A realServer is one of one service.
@@ -42,4 +43,6 @@ func collectHealth(ch chan<- prometheus.Metric, h *health.Status, service, name 
 	counter(ch, healthChecksDesc, h.Bad, service, name, "failure")
 	gauge(ch, healthDurationDesc, h.LastTook.Seconds(), service, name)
 	counter(ch, healthTransitionsDesc, h.Transitions, service, name)
+	counter(ch, healthEjectionsDesc, h.Ejections, service, name, "ejected")
+	counter(ch, healthEjectionsDesc, h.Spared, service, name, "spared")
 }

@@ -44,12 +44,14 @@ const (
 	RealServerPathMTU    = "uvs_real_server_path_mtu_bytes"
 	RealServerPackets    = "uvs_real_server_packets_total"
 	RealServerBytes      = "uvs_real_server_bytes_total"
+	RealServerFailures   = "uvs_real_server_connections_failed_total"
 
 	VIPUp = "uvs_vip_up"
 
 	HealthChecks      = "uvs_health_checks_total"
 	HealthDuration    = "uvs_health_check_duration_seconds"
 	HealthTransitions = "uvs_health_transitions_total"
+	HealthEjections   = "uvs_health_ejections_total"
 
 	Flows         = "uvs_flows"
 	FlowsInLane   = "uvs_flows_in_fast_lane"

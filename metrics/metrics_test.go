@@ -38,7 +38,7 @@ func busy() Source {
 			Name:  "web",
 			Modes: map[string]lb.Traffic{"nat": traffic(10), "dr": traffic(20)},
 			RealServers: []lb.RealServerStats{
-				{Endpoint: endpoint("192.0.2.1:80"), Mode: "dr", Weight: 3, ActiveFlows: 6, InactiveFlows: 8, Measured: lb.Measured{Traffic: lb.Traffic{Flows: 32, RequestPackets: 24, RequestBytes: 26, ReplyPackets: 28, ReplyBytes: 30}}},
+				{Endpoint: endpoint("192.0.2.1:80"), Mode: "dr", Weight: 3, ActiveFlows: 6, InactiveFlows: 8, Failures: lb.Failures{Refused: 85, Unanswered: 86}, Measured: lb.Measured{Traffic: lb.Traffic{Flows: 32, RequestPackets: 24, RequestBytes: 26, ReplyPackets: 28, ReplyBytes: 30}}},
 				{Endpoint: endpoint("[2001:db8::1]:80"), Mode: "nat", Weight: 4, Measured: lb.Measured{Traffic: traffic(6)}},
 				{Endpoint: endpoint("192.0.2.2:0"), Mode: "nat", Removed: true, Weight: 7},
 			},
@@ -60,7 +60,7 @@ func busy() Source {
 		Balancer: func() lb.Stats { return balancer },
 		Health: func() []health.Status {
 			return []health.Status{
-				{Service: "web", Server: netip.MustParseAddrPort("192.0.2.1:80"), State: health.Up, Good: 81, Bad: 82, Transitions: 83, LastTook: 84 * time.Millisecond},
+				{Service: "web", Server: netip.MustParseAddrPort("192.0.2.1:80"), State: health.Up, Good: 81, Bad: 82, Transitions: 83, Ejections: 87, Spared: 88, LastTook: 84 * time.Millisecond},
 				{Service: "web", Server: netip.MustParseAddrPort("[2001:db8::1]:80"), State: health.Down},
 			}
 		},
@@ -152,6 +152,10 @@ func TestScrape(t *testing.T) {
 		`uvs_health_checks_total{real_server="192.0.2.1:80",result="success",service="web"} 81`,
 		`uvs_health_checks_total{real_server="192.0.2.1:80",result="failure",service="web"} 82`,
 		`uvs_health_transitions_total{real_server="192.0.2.1:80",service="web"} 83`,
+		`uvs_health_ejections_total{real_server="192.0.2.1:80",result="ejected",service="web"} 87`,
+		`uvs_health_ejections_total{real_server="192.0.2.1:80",result="spared",service="web"} 88`,
+		`uvs_real_server_connections_failed_total{cause="refused",real_server="192.0.2.1:80",service="web"} 85`,
+		`uvs_real_server_connections_failed_total{cause="unanswered",real_server="192.0.2.1:80",service="web"} 86`,
 		`uvs_health_check_duration_seconds{real_server="192.0.2.1:80",service="web"} 0.084`,
 		`uvs_real_server_weight{real_server="[2001:db8::1]:80",service="web"} 4`,
 		`uvs_real_server_flows{activity="active",real_server="192.0.2.1:80",service="web"} 6`,

@@ -167,6 +167,9 @@ func TestStatusPrintsTheState(t *testing.T) {
 			}, {
 				Address: "192.0.2.3", Mode: "nat", State: "up",
 				Health: &admin.HealthState{Since: start, LastError: "no answer this time"},
+			}, {
+				Address: "192.0.2.4", Mode: "nat", State: "down", Refused: 39, Unanswered: 40,
+				Health: &admin.HealthState{Since: start.Add(85 * time.Second), Ejected: start.Add(95 * time.Second), Cause: "they failed", LastError: "bad"},
 			}},
 		}},
 	}
@@ -198,9 +201,12 @@ real server  mode  weight  state  active  inactive  persistent  flows  packets i
 192.0.2.1    nat   1       up     17      18        7           23     19          20        21           22         24       25            27
 192.0.2.2    nat   0       down   0       0         0           0      0           0         0            0          0        0             0
 192.0.2.3    nat   0       up     0       0         0           0      0           0         0            0          0        0             0
+192.0.2.4    nat   0       down   0       0         0           0      0           0         0            0          0        0             0
 192.0.2.1 gets no new flows: it has had its max_flows, 35
 192.0.2.2 is down for 1m0s: still no answer
 192.0.2.3 is up, but its latest check failed: no answer this time
+192.0.2.4 has had 39 connections refused and 40 not answered
+192.0.2.4 is down for 5s and another 5s: they failed
 `
 	var got bytes.Buffer
 	if err := printState(&got, &s, start.Add(90*time.Second)); err != nil {

@@ -23,6 +23,7 @@ type backup struct {
 	quorum, hysteresis int
 	sorry              netip.AddrPort // answers below the quorum, in place of all real servers; not valid: none
 	failOpen           bool           // where none is fit, all are used
+	ejected            int            // per cent of the weight that connections of clients may eject at one time
 }
 
 // A watched is a real server whose health is watched, by its own address or
@@ -34,7 +35,7 @@ type watched struct {
 
 // watch adds the real servers of s to those whose health is watched.
 func (p *plan) watch(s *config.Service) error {
-	p.backups[s.Name] = backup{quorum: s.Quorum, hysteresis: s.Hysteresis, sorry: s.SorryServer, failOpen: s.FailOpen}
+	p.backups[s.Name] = backup{quorum: s.Quorum, hysteresis: s.Hysteresis, sorry: s.SorryServer, failOpen: s.FailOpen, ejected: s.Health.Passive.Limit}
 	if sorry, ok := s.Sorry(); ok {
 		p.members = append(p.members, watched{Member: health.Member{Service: s.Name, Server: sorry.Address, Options: health.Options{Type: health.None}}})
 	}
@@ -54,6 +55,7 @@ func (p *plan) watch(s *config.Service) error {
 					Interval: s.Health.Interval, Fast: s.Health.FastInterval, Timeout: s.Health.Timeout,
 					Rise: s.Health.Rise, Fall: s.Health.Fall,
 				},
+				Ejection:  s.Health.Passive.Ejection,
 				SlowStart: s.SlowStart,
 			},
 			through: s.Health.Via == config.ViaMode,
@@ -136,9 +138,21 @@ func (p *plan) weightedService(s lb.ServiceConfig, known map[healthKey]*health.S
 		default:
 			rs.Weight = share(rs.Weight, h.Percent)
 		}
+		if h != nil && h.MaxFlows > 0 {
+			limitFlows(rs, h.MaxFlows)
+		}
 		rs.Down = rs.Weight == 0 && h != nil && (h.State == health.Down || h.State == health.Maintenance)
 	}
 	return s
+}
+
+// limitFlows bounds rs as its agent wants it. A lower threshold that does not
+// fit gives way to the default one.
+func limitFlows(rs *lb.RealServerConfig, most int) {
+	rs.MaxFlows = most
+	if rs.MinFlows > most {
+		rs.MinFlows = 0
+	}
 }
 
 // share is so many per cent of a weight, and only of none nothing.
@@ -294,6 +308,7 @@ func (d *director) applyHealth() error {
 func healthState(s *health.Status) *admin.HealthState {
 	return &admin.HealthState{
 		Check: s.Check, Since: s.Since, Cause: s.Cause, Transitions: s.Transitions,
+		Ejected: s.Ejected, Ejections: s.Ejections, Spared: s.Spared,
 		Good: s.Good, Bad: s.Bad, LastError: s.LastError, LastSeconds: s.LastTook.Seconds(),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/health"
@@ -91,6 +92,72 @@ func TestShare(t *testing.T) {
 	for _, tt := range []struct{ weight, percent, want int }{{8, 100, 8}, {8, 75, 6}, {8, 0, 0}, {0, 75, 0}, {1, 10, 1}, {8, 150, 12}} {
 		if got := share(tt.weight, tt.percent); got != tt.want {
 			t.Errorf("%d %% of %d: %d, want %d", tt.percent, tt.weight, got, tt.want)
+		}
+	}
+}
+
+func TestTheLimitOfEjections(t *testing.T) {
+	server := func(i int) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1)) }
+	up := health.Status{State: health.Up, Percent: 100}
+	out := health.Status{State: health.Down, Percent: 100, Ejected: time.Now()}
+	down := health.Status{State: health.Down, Percent: 100}
+	draining := health.Status{State: health.Draining, Percent: 100}
+	idle := health.Status{State: health.Up}
+	const none, most = "no other real server is fit", "more than 50 % of the weight would be ejected"
+	tests := []struct {
+		name    string
+		states  []health.Status // the first is to be ejected
+		weights []int           // nil: all alike
+		want    string
+	}{
+		{"the only one", []health.Status{up}, nil, none},
+		{"one of two", []health.Status{up, up}, nil, ""},
+		{"the second of two", []health.Status{up, out}, nil, none},
+		{"the second of three", []health.Status{up, out, up}, nil, most},
+		{"the second of four", []health.Status{up, out, up, up}, nil, ""},
+		{"the third of four", []health.Status{up, out, out, up}, nil, most},
+		{"the others are down", []health.Status{up, down, down, down}, nil, none},
+		{"the others are drained", []health.Status{up, draining, draining}, nil, none},
+		{"the other's agent wants no flows", []health.Status{up, idle}, nil, none},
+		{"one that carries the most", []health.Status{up, up, up}, []int{5, 2, 2}, most},
+		{"one that carries the least", []health.Status{up, up, up}, []int{1, 2, 2}, ""},
+		{"one beside another without weight", []health.Status{up, up}, []int{1, 0}, none},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			sorry := server(len(tt.states))
+			s := lb.ServiceConfig{Name: "web", RealServers: []lb.RealServerConfig{{Address: sorry, Weight: 1}}}
+			all := []health.Status{{Service: "web", Server: sorry, State: health.Up, Percent: 100}}
+			for i, h := range tt.states {
+				rs := lb.RealServerConfig{Address: server(i), Weight: 1}
+				if tt.weights != nil {
+					rs.Weight = tt.weights[i]
+				}
+				s.RealServers = append(s.RealServers, rs)
+				h.Service, h.Server = "web", server(i)
+				all = append(all, h)
+			}
+			if got := notEjected(&s, backup{sorry: sorry, ejected: 50}, server(0), byServer(all)); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnAgentsLimitTakesThePlaceOfTheConfiguredOne(t *testing.T) {
+	server := netip.MustParseAddrPort("192.0.2.1:80")
+	for _, tt := range []struct{ max, min, agent, wantMax, wantMin int }{
+		{10, 8, 0, 10, 8},
+		{10, 8, 9, 9, 8},
+		{10, 8, 5, 5, 0},
+		{0, 0, 5, 5, 0},
+		{10, 8, 20, 20, 8},
+	} {
+		s := lb.ServiceConfig{Name: "web", RealServers: []lb.RealServerConfig{{Address: server, Weight: 1, MaxFlows: tt.max, MinFlows: tt.min}}}
+		p := &plan{balance: lb.Config{Services: []lb.ServiceConfig{s}}}
+		rs := p.weighted([]health.Status{{Service: "web", Server: server, State: health.Up, Percent: 100, MaxFlows: tt.agent}}).Services[0].RealServers[0]
+		if rs.MaxFlows != tt.wantMax || rs.MinFlows != tt.wantMin {
+			t.Errorf("%+v: %d and %d", tt, rs.MaxFlows, rs.MinFlows)
 		}
 	}
 }

@@ -53,6 +53,7 @@ func newPlan(cfg *config.Config, tunnelSource func(rip netip.Addr) (netip.Addr, 
 			Persistence: persistence(&s.Persistence),
 			Policy:      policy(&s.Policy),
 		}
+		sc.Policy.Failures = s.Health.Passive.Failures
 		var err error
 		if sc.Scheduler, err = sched.New(s.Scheduler, schedulerOptions(s)); err != nil {
 			errs = append(errs, fmt.Errorf("services[%d] %q: %w", i, s.Name, err))

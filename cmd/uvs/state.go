@@ -100,6 +100,7 @@ func serviceState(s *lb.ServiceStats, known map[healthKey]*health.Status) admin.
 			Address: metrics.Address(rs.Endpoint), Mode: rs.Mode, Weight: rs.Weight, State: state, Health: checked,
 			ActiveFlows: rs.ActiveFlows, InactiveFlows: rs.InactiveFlows, PathMTU: rs.PathMTU,
 			Persistent: rs.Templates, MaxFlows: rs.MaxFlows, MinFlows: rs.MinFlows, Overloaded: rs.Overloaded,
+			Refused: rs.Refused, Unanswered: rs.Unanswered,
 			Measured: measured(&rs.Measured),
 		})
 	}

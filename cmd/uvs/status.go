@@ -136,8 +136,13 @@ func printService(t *tabwriter.Writer, s *admin.ServiceState, now time.Time) {
 		if rs.Overloaded {
 			fmt.Fprintf(t, "%s gets no new flows: it has had its max_flows, %d\n", rs.Address, rs.MaxFlows)
 		}
+		if rs.Refused+rs.Unanswered > 0 {
+			fmt.Fprintf(t, "%s has had %d connections refused and %d not answered\n", rs.Address, rs.Refused, rs.Unanswered)
+		}
 		switch h := rs.Health; {
 		case h == nil:
+		case !h.Ejected.IsZero():
+			fmt.Fprintf(t, "%s is %s for %v and another %v: %s\n", rs.Address, rs.State, now.Sub(h.Since).Round(time.Second), h.Ejected.Sub(now).Round(time.Second), h.Cause)
 		case rs.State != "up":
 			fmt.Fprintf(t, "%s is %s for %v: %s\n", rs.Address, rs.State, now.Sub(h.Since).Round(time.Second), cmp.Or(h.LastError, h.Cause))
 		case h.LastError != "":

@@ -55,7 +55,8 @@ type director struct {
 	exitWhenGone atomic.Bool // the drain of the node ends the director
 	health       *health.Monitor
 
-	healthChanged chan struct{}  // holds one token after a change
+	healthChanged chan struct{} // holds one token after a change
+	failing       chan lb.Failing
 	carrying      atomic.Bool    // packets are carried
 	undo          []func() error // what close does, the last first
 	hostClosed    sync.Once
@@ -120,6 +121,8 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 	d.onClose(d.closeHost)
 
 	balance := lb.Options{Queues: queues + 1, Flows: cfg.Limits.Flows, Answers: cfg.Limits.Answers, EveryAnswer: cfg.Limits.Answers == 0, Memory: host.FreeMemory, OnDefence: d.defended}
+	d.failing = make(chan lb.Failing, maxFailing)
+	balance.OnFailing = d.fails
 	balance.Emit = func(p *packet.Packet) bool { return d.road.Emit(p) } // the road is there before anything expires
 	if d.lane, d.laneOff, err = openLane(cfg, d.host, log); err != nil {
 		return nil, err
@@ -186,6 +189,7 @@ func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load fu
 		{"road", d.road.Run},
 		{"health", d.health.Run},
 		{"weights", d.followHealth},
+		{"ejections", d.followFailing},
 	}).stop)
 	d.onClose(d.closeHost)
 	d.awaitFirstResults(ctx)
