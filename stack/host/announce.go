@@ -13,8 +13,8 @@ import (
 	"github.com/uvs-project/uvs/stack"
 )
 
-// maxAnnounced bounds the addresses that are announced on a LAN. A pool with
-// more needs a route on the LAN's router, as it should have anyway.
+// maxAnnounced bounds the addresses that are announced on all LANs together.
+// More need a route on the LAN's router, as they should have anyway.
 const maxAnnounced = 4096
 
 // A proxy is an address that the kernel answers for on a link, in ARP or
@@ -44,11 +44,16 @@ func (d *Desired) proxies(lans []lan) ([]proxy, error) {
 	}
 	var all []proxy
 	for _, l := range lans {
+		named := slices.Contains(d.LAN.Interfaces, l.name)
 		for _, a := range addrs {
-			if len(d.LAN.Interfaces) == 0 && l.has(a) || slices.Contains(d.LAN.Interfaces, l.name) {
+			if named || len(d.LAN.Interfaces) == 0 && l.has(a) {
 				all = append(all, proxy{l.index, a})
 			}
 		}
+	}
+	if len(all) > maxAnnounced {
+		errs = append(errs, fmt.Errorf("%d addresses are too many to be announced on a LAN, which %d at most can be: route them to this host and set lan.announce to off", len(all), maxAnnounced))
+		all = all[:maxAnnounced]
 	}
 	return all, errors.Join(errs...)
 }
@@ -60,7 +65,11 @@ func (l *lan) has(a netip.Addr) bool {
 // announced are the VIPs, but for the silent ones, and the single addresses of
 // those pools that may be announced.
 func (d *Desired) announced(lans []lan) ([]netip.Addr, error) {
-	addrs := slices.DeleteFunc(slices.Clone(d.VIPs), func(a netip.Addr) bool { return slices.Contains(d.LAN.Silent, a) })
+	silent := make(map[netip.Addr]bool, len(d.LAN.Silent))
+	for _, a := range d.LAN.Silent {
+		silent[a] = true
+	}
+	addrs := slices.DeleteFunc(slices.Clone(d.VIPs), func(a netip.Addr) bool { return silent[a] })
 	var errs []error
 	for _, p := range d.LIPs {
 		if len(d.LAN.Interfaces) == 0 && !slices.ContainsFunc(lans, func(l lan) bool { return l.has(p.Addr()) || l.has(lastAddr(p)) }) {
@@ -73,10 +82,6 @@ func (d *Desired) announced(lans []lan) ([]netip.Addr, error) {
 		for a := p.Addr(); p.Contains(a); a = a.Next() {
 			addrs = append(addrs, a)
 		}
-	}
-	if len(addrs) > maxAnnounced {
-		errs = append(errs, fmt.Errorf("%d addresses are too many to be announced on a LAN: route them to this host; the first %d are announced", len(addrs), maxAnnounced))
-		addrs = addrs[:maxAnnounced]
 	}
 	return addrs, errors.Join(errs...)
 }

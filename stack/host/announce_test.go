@@ -60,6 +60,39 @@ func TestProxies(t *testing.T) {
 	}
 }
 
+// TestProxiesAreBounded: what counts is what goes on a LAN, not how many VIPs
+// there are.
+func TestProxiesAreBounded(t *testing.T) {
+	lans := []lan{{device: device{index: 2, name: "eth0"}, subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}}
+	many := func(from netip.Addr, n int) (all []netip.Addr) {
+		for range n {
+			all = append(all, from)
+			from = from.Next()
+		}
+		return all
+	}
+	tests := []struct {
+		name string
+		vips []netip.Addr
+		want int
+		err  string
+	}{
+		{"many that are routed here, one on the LAN", append(many(addr("203.0.0.0"), 10_000), addr("10.0.0.1")), 1, ""},
+		{"as many on the LAN as can be", many(addr("10.0.0.0"), 4096), 4096, ""},
+		{"one more", many(addr("10.0.0.0"), 4097), 4096,
+			"4097 addresses are too many to be announced on a LAN, which 4096 at most can be: route them to this host and set lan.announce to off"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Desired{VIPs: tt.vips, LAN: LAN{Announce: true}}
+			ps, err := d.proxies(lans)
+			if len(ps) != tt.want || (err == nil) != (tt.err == "") || err != nil && err.Error() != tt.err {
+				t.Errorf("%d, %v; want %d, %q", len(ps), err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
 func TestAnnouncementFrames(t *testing.T) {
 	mac := stack.MAC{2, 0, 0, 0, 0, 9}
 	arp := gopacket.NewPacket(announcement{proxy{2, addr("10.0.0.100")}, mac}.frame(), layers.LayerTypeEthernet, gopacket.Default)
