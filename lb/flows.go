@@ -15,6 +15,35 @@ type FlowInfo struct {
 
 	Left  time.Duration // until the flow ends, if no packet comes
 	Flows int           // that a template has
+
+	Offered    bool // the Offload was offered it: whether it has the flow just now, only the Offload knows
+	Persistent bool // it has a template
+	Direct     bool // the real server answers the client directly
+	Pinned     bool // made by Pin
+}
+
+// IsTemplate says whether it is of a persistent client and no flow.
+func (f *FlowInfo) IsTemplate() bool { return f.State.isTemplate() }
+
+// LocalEndpoint is the director's address and port that the real server sees
+// as the client, where the mode gives the flow one of its own; Family 0: it
+// does not.
+func (f *FlowInfo) LocalEndpoint() packet.Endpoint {
+	if f.IsTemplate() {
+		return packet.Endpoint{}
+	}
+	var rw packet.Rewrite
+	f.Server.Mode.Rewrite(&f.Flow, Request, &rw)
+	return rw.Src
+}
+
+// flagged is what the flags of the entry e say.
+func (f *FlowInfo) flagged(e *entry) {
+	f.Offered = e.flags&flagOffered != 0
+	f.Persistent = e.flags&flagControlled != 0
+	f.Direct = e.flags&flagOneSided != 0
+	f.Pinned = e.flags&flagPinned != 0
+	f.Flows = 0
 }
 
 // Destination is the real server with the port that packets of the flow get
@@ -44,6 +73,7 @@ func (b *Balancer) Flows(now time.Duration) iter.Seq[FlowInfo] {
 			t.eachInChunk(chunk, func(_ *shard, _ uint32, e *entry) {
 				f := &found[n]
 				left := int32(e.deadline - tick)
+				f.flagged(e)
 				if t.copyFlow(&f.Flow, e); f.State.isTemplate() {
 					f.Flows = int(f.Local)
 					f.Local = 0
@@ -52,18 +82,33 @@ func (b *Balancer) Flows(now time.Duration) iter.Seq[FlowInfo] {
 						left += int32(ticks(rearmed)) // the wheel will find it soon
 					}
 				}
-				if left > 0 {
+				if left > 0 || f.Offered {
 					f.Left = time.Duration(left) << tickShift
 					n++
 				}
 			})
 			for _, f := range found[:n] {
+				if f.Left <= 0 && !b.Refresh(&f) {
+					continue
+				}
 				if !yield(f) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// Refresh brings f.Left up to date with what the Offload has carried, which
+// Flows does not ask for flows that are not due, and says whether the flow
+// lives.
+func (b *Balancer) Refresh(f *FlowInfo) bool {
+	if !f.Offered {
+		return f.Left > 0
+	}
+	lifetime := time.Duration(f.Server.service.lifetimes[f.State]) << tickShift
+	b.table.eachSeen(&f.Flow, func(ago time.Duration) { f.Left = max(f.Left, lifetime-ago) })
+	return f.Left > 0
 }
 
 // numChunks is how many chunks of entries may have been handed out.

@@ -188,14 +188,21 @@ func (t *Table) addReply(h hint) (others hints, ok bool) {
 	if t.roomLocked(s, id) != nil {
 		return others, false
 	}
-	for i := s.first(h.hash); s.at(i) != 0; i = s.after(i) {
-		slot := s.at(i)
-		if slot.tag() == uint32(h.hash) && slot.isReply() && slot.entry() != h.entry {
-			others.add(slot.entry())
-		}
-	}
+	others = s.repliesTo(h.hash, h.entry)
 	s.put(h.hash, slotOf(h.entry, true))
 	return others, true
+}
+
+// repliesTo are the entries but for one that the hash of a reply tuple leads
+// to. The shard is locked.
+func (s *shard) repliesTo(hash uint64, but uint32) (entries hints) {
+	for i := s.first(hash); s.at(i) != 0; i = s.after(i) {
+		slot := s.at(i)
+		if slot.tag() == uint32(hash) && slot.isReply() && slot.entry() != but {
+			entries.add(slot.entry())
+		}
+	}
+	return entries
 }
 
 // holder is the one of the entries whose flow has the reply tuple, or 0.

@@ -47,14 +47,30 @@ const defaultOfferEvery = 32
 // ends it comes up.
 func (s State) offerable() bool { return s == TCPEstablished || s == UDPNormal }
 
+// Stays says why f is not offered to an Offload, "" where it is.
+func (f *Flow) Stays() string {
+	switch {
+	case !f.State.offerable():
+		return "it is not established"
+	case f.Server.service.keepTrails:
+		return "its policy may reset it, for which uvs has to see how far it has come"
+	case f.Server.flowsDo() != RemovedServe:
+		return "its real server left, and is not to be served unseen"
+	}
+	return ""
+}
+
+// Account is where the Offload counts the packets of one direction of f.
+func (f *Flow) Account(d Direction) uint32 { return f.Server.accountOf(d) }
+
 // accountOf is the account of a real server's packets of one direction.
 func (r *record) accountOf(d Direction) uint32 { return r.id*2 + uint32(d) }
 
 // offer hands the flow f over if it is still there. It is offered with the
 // flow's lock held, so that who removes the flow withdraws it afterwards.
 func (t *Table) offer(f *Flow) {
-	if s := f.Server.service; !f.State.offerable() || s.keepTrails || f.Server.flowsDo() != RemovedServe {
-		return // a reset needs to know how far the flow has come, and who was removed is not to be served unseen
+	if f.Stays() != "" {
+		return
 	}
 	hash := f.Tuple.Hash(t.seed)
 	s := &t.shards[t.shardOf(hash)]
@@ -136,16 +152,25 @@ func (t *Table) followLocked(e *entry, now uint32) (lives bool) {
 	}
 	f := t.flow(e)
 	lifetime := f.Server.service.lifetimes[e.state]
-	follow := func(tuple *packet.Tuple) {
-		if ago, ok := t.offload.Seen(tuple); ok && ticks(ago) < lifetime {
-			if deadline := now - ticks(ago) + lifetime; int32(deadline-e.deadline) > 0 {
+	t.eachSeen(&f, func(seen time.Duration) {
+		if ago := ticks(seen); ago < lifetime {
+			if deadline := now - ago + lifetime; int32(deadline-e.deadline) > 0 {
 				e.deadline = deadline
 			}
 		}
-	}
-	follow(&e.tuple)
-	if reply, ok := f.Server.Mode.ReplyTuple(f); ok {
-		follow(&reply)
-	}
+	})
 	return int32(e.deadline-now) > 0
+}
+
+// eachSeen calls do with how long ago the Offload has carried a packet of each
+// direction of f, if it has.
+func (t *Table) eachSeen(f *Flow, do func(ago time.Duration)) {
+	if ago, ok := t.offload.Seen(&f.Tuple); ok {
+		do(ago)
+	}
+	if reply, ok := f.Server.Mode.ReplyTuple(*f); ok {
+		if ago, ok := t.offload.Seen(&reply); ok {
+			do(ago)
+		}
+	}
 }

@@ -78,6 +78,12 @@ const freed = math.MinInt64 / 2
 // Same says whether r and o are one real server in two configurations.
 func (r *RealServer) Same(o *RealServer) bool { return r.load == o.load }
 
+// Service is the name of the service that r is of, or was.
+func (r *RealServer) Service() string { return r.service.name }
+
+// Removed says whether r is not in its service any more.
+func (r *RealServer) Removed() bool { return r.removed }
+
 // counted is what the record has counted since it was made.
 func (r *record) counted() Traffic {
 	t := r.traffic.sum()

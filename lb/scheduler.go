@@ -18,6 +18,13 @@ type Scheduler interface {
 	Pick(t *packet.Tuple, now time.Duration) *RealServer
 }
 
+// A Peeker is a Scheduler whose Pick leaves a trace, such as whose turn it is.
+type Peeker interface {
+	// Peek is what Pick would choose just now, and leaves none. It may lock
+	// for a moment.
+	Peek(t *packet.Tuple, now time.Duration) *RealServer
+}
+
 // A NewScheduler builds a Scheduler. set is in list order, the newest real
 // server first, never empty, and the scheduler's to keep but not to change.
 // before is the Scheduler that served the same clients until now, of whatever

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"slices"
 	"time"
 
 	"github.com/uvs-project/uvs/packet"
@@ -216,4 +217,14 @@ func (s State) next(e event, w way, secure bool) State {
 		return s.tcpNext(e, w, secure)
 	}
 	return s.sctpNext(e, w)
+}
+
+// StateNames are the names that states of flows and templates have, each once.
+func StateNames() (names []string) {
+	for _, s := range states {
+		if !slices.Contains(names, s.name) {
+			names = append(names, s.name)
+		}
+	}
+	return names
 }

@@ -21,15 +21,30 @@ const recount = time.Millisecond
 
 // all is the number of flows with the new one.
 func (b *balance) all(set []*lb.RealServer, now time.Duration) int64 {
-	then := b.counted.Load()
-	if (then == 0 || now+1-time.Duration(then) >= recount) && b.counted.CompareAndSwap(then, int64(now)+1) {
-		n := int64(0)
-		for _, rs := range set {
-			n += flowsOf(rs)
-		}
-		b.flows.Store(n)
+	if then := b.counted.Load(); stale(then, now) && b.counted.CompareAndSwap(then, int64(now)+1) {
+		b.flows.Store(sum(set))
 	}
 	return b.flows.Add(1)
+}
+
+// peek is what all would be, without a trace.
+func (b *balance) peek(set []*lb.RealServer, now time.Duration) int64 {
+	if stale(b.counted.Load(), now) {
+		return sum(set) + 1
+	}
+	return b.flows.Load() + 1
+}
+
+// stale says whether what was counted then is to be counted again.
+func stale(then int64, now time.Duration) bool {
+	return then == 0 || now+1-time.Duration(then) >= recount
+}
+
+func sum(set []*lb.RealServer) (n int64) {
+	for _, rs := range set {
+		n += flowsOf(rs)
+	}
+	return n
 }
 
 func flowsOf(rs *lb.RealServer) int64 { return rs.ActiveFlows() + rs.InactiveFlows() }
@@ -37,11 +52,11 @@ func flowsOf(rs *lb.RealServer) int64 { return rs.ActiveFlows() + rs.InactiveFlo
 // bounded is the holder of slot home or, while that one has its bound of
 // flows, of the first slot after it whose holder has not. The slots after a
 // real server's belong to all others by their weights, so they share what it
-// does not take.
-func (s *maglev) bounded(home int, now time.Duration) *lb.RealServer {
+// does not take. all is the number of flows with the new one.
+func (s *maglev) bounded(home int, all int64) *lb.RealServer {
 	// A real server has room while flows+1 <= all * weight/weights * maxLoad/100,
 	// rounded up; so one of them always has.
-	share := s.all(s.set, now) * s.settings.maglev.maxLoad
+	share := all * s.settings.maglev.maxLoad
 	of := s.weights * 100
 	if !anyTakesFlows(s.set) {
 		return nil

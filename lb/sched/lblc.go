@@ -27,8 +27,7 @@ func (s *localityBased) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer 
 	defer s.mu.Unlock()
 	e := s.findLocked(t.Dst, now)
 	if e != nil {
-		// As in IPVS the upper threshold does not count here.
-		if rs := s.current(e.servers[0]); rs != nil && rs.Weight > 0 && !s.overloaded(rs) {
+		if rs := s.remembered(e); rs != nil {
 			return rs
 		}
 	}
@@ -41,4 +40,25 @@ func (s *localityBased) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer 
 		s.addLocked(t.Dst, rs, now)
 	}
 	return rs
+}
+
+// remembered is the real server that e was given, nil where another one is to
+// be chosen. As in IPVS the upper threshold does not count here.
+func (s *localityBased) remembered(e *locality) *lb.RealServer {
+	if rs := s.current(e.servers[0]); rs != nil && rs.Weight > 0 && !s.overloaded(rs) {
+		return rs
+	}
+	return nil
+}
+
+// Peek implements lb.Peeker.
+func (s *localityBased) Peek(t *packet.Tuple, now time.Duration) *lb.RealServer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.peekLocked(t.Dst, now); e != nil {
+		if rs := s.remembered(e); rs != nil {
+			return rs
+		}
+	}
+	return leastLoaded(s.usable)
 }

@@ -52,6 +52,18 @@ func (s *replicatedLocality) Pick(t *packet.Tuple, now time.Duration) *lb.RealSe
 	return rs
 }
 
+// Peek implements lb.Peeker.
+func (s *replicatedLocality) Peek(t *packet.Tuple, now time.Duration) *lb.RealServer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.peekLocked(t.Dst, now); e != nil {
+		if rs := s.least(e); rs != nil && !s.overloaded(rs) {
+			return rs
+		}
+	}
+	return leastLoaded(s.usable)
+}
+
 // least is the one of e with the least load for its weight, the latest of
 // equals, or nil where none gets new flows.
 func (s *replicatedLocality) least(e *locality) *lb.RealServer {

@@ -47,6 +47,14 @@ func (l *localities) findLocked(a packet.Addr, now time.Duration) *locality {
 	return e
 }
 
+// peekLocked is findLocked without a trace.
+func (l *localities) peekLocked(a packet.Addr, now time.Duration) *locality {
+	if e := l.byAddr[a]; e != nil && now-e.used < localityLife {
+		return e
+	}
+	return nil
+}
+
 // addLocked remembers rs for an address that has no locality. Where there
 // are too many it forgets those that are idle, or does not remember.
 func (l *localities) addLocked(a packet.Addr, rs *lb.RealServer, now time.Duration) {

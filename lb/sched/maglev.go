@@ -149,6 +149,27 @@ func (s *maglev) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer {
 	if len(s.slots) == 0 {
 		return nil
 	}
+	home := s.home(t)
+	if s.settings.maglev.maxLoad > 0 {
+		return s.bounded(home, s.all(s.set, now))
+	}
+	return s.unbounded(home)
+}
+
+// Peek implements lb.Peeker.
+func (s *maglev) Peek(t *packet.Tuple, now time.Duration) *lb.RealServer {
+	if len(s.slots) == 0 {
+		return nil
+	}
+	home := s.home(t)
+	if s.settings.maglev.maxLoad > 0 {
+		return s.bounded(home, s.peek(s.set, now))
+	}
+	return s.unbounded(home)
+}
+
+// home is the slot of t.
+func (s *maglev) home(t *packet.Tuple) int {
 	o := &s.settings.maglev
 	m := &o.mask
 	h := o.key.sum(
@@ -156,14 +177,16 @@ func (s *maglev) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer {
 		binary.LittleEndian.Uint64(t.Dst[:])&m[2], binary.LittleEndian.Uint64(t.Dst[8:])&m[3],
 		(uint64(t.SrcPort)<<48|uint64(t.DstPort)<<32|uint64(t.Proto))&m[4])
 	home, _ := bits.Mul64(h, uint64(len(s.slots)))
-	rs := s.set[s.slots[home]]
-	switch {
-	case o.maxLoad > 0:
-		return s.bounded(int(home), now)
-	case rs.Overloaded():
-		return s.afterSlot(int(home))
+	return int(home)
+}
+
+// unbounded is the holder of slot home, or of the first after it that is not
+// overloaded.
+func (s *maglev) unbounded(home int) *lb.RealServer {
+	if rs := s.set[s.slots[home]]; !rs.Overloaded() {
+		return rs
 	}
-	return rs
+	return s.afterSlot(home)
 }
 
 // afterSlot is the holder of the first slot after home that is not overloaded;

@@ -50,6 +50,15 @@ func (s *roundRobin) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	}
 }
 
+// Peek implements lb.Peeker.
+func (s *roundRobin) Peek(*packet.Tuple, time.Duration) *lb.RealServer {
+	next := s.after(s.last.Load())
+	if next < 0 {
+		return nil
+	}
+	return s.set[next]
+}
+
 // after is the next one after index last that gets new flows, or -1.
 func (s *roundRobin) after(last int64) int64 {
 	n := int64(len(s.set))

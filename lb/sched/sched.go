@@ -25,23 +25,27 @@ import (
 // A builder builds a scheduler as lb.NewScheduler does.
 type builder func(s *settings, set []*lb.RealServer, before lb.Scheduler) lb.Scheduler
 
-// builders lists every scheduler by its name in the configuration.
-var builders = map[string]builder{
-	"dh":     newDestinationHash,
-	"fo":     newFailOver,
-	"lblc":   newLocality,
-	"lblcr":  newReplicatedLocality,
-	"lc":     newLeastConnection,
-	"maglev": newMaglev,
-	"mh":     newMaglevHash,
-	"nq":     newNeverQueue,
-	"ovf":    newOverflow,
-	"rr":     newRoundRobin,
-	"sed":    newShortestDelay,
-	"sh":     newSourceHash,
-	"twos":   newTwoChoices,
-	"wlc":    newWeightedLeastConnection,
-	"wrr":    newWeightedRoundRobin,
+// builders lists every scheduler by its name in the configuration, with the
+// rule by which it chooses, for people.
+var builders = map[string]struct {
+	build builder
+	rule  string
+}{
+	"dh":     {newDestinationHash, "the VIP's hash"},
+	"fo":     {newFailOver, "the heaviest that is there"},
+	"lblc":   {newLocality, "the one that the VIP had before, until it is overloaded"},
+	"lblcr":  {newReplicatedLocality, "the least loaded of those that the VIP had before"},
+	"lc":     {newLeastConnection, "the least load, an active flow counting as 256 inactive ones"},
+	"maglev": {newMaglev, "the flow's hash in Maglev's table"},
+	"mh":     {newMaglevHash, "the client's hash in Maglev's table, as IPVS"},
+	"nq":     {newNeverQueue, "one without active flows, else as sed"},
+	"ovf":    {newOverflow, "the heaviest that has not more active flows than its weight"},
+	"rr":     {newRoundRobin, "its turn"},
+	"sed":    {newShortestDelay, "the fewest active flows for its weight, with this one"},
+	"sh":     {newSourceHash, "the client's hash"},
+	"twos":   {newTwoChoices, "the less loaded of two that were drawn by their weights"},
+	"wlc":    {newWeightedLeastConnection, "the least load for its weight, an active flow counting as 256 inactive ones"},
+	"wrr":    {newWeightedRoundRobin, "its turn, which comes as often as its weight"},
 }
 
 // Options are what a service can say about its scheduler. The zero value is
@@ -60,7 +64,7 @@ type settings struct {
 
 // New is the builder of the scheduler called name.
 func New(name string, o Options) (lb.NewScheduler, error) {
-	build, ok := builders[name]
+	known, ok := builders[name]
 	if !ok {
 		return nil, fmt.Errorf("scheduler %q: none of %s", name, strings.Join(Names(), ", "))
 	}
@@ -72,6 +76,7 @@ func New(name string, o Options) (lb.NewScheduler, error) {
 	if s.maglev, err = o.Maglev.settings(); err != nil {
 		return nil, fmt.Errorf("scheduler %s: %w", name, err)
 	}
+	build := known.build
 	if o.SlowStart > 0 {
 		build = slowly(o.SlowStart, build)
 		return func(set []*lb.RealServer, before lb.Scheduler) lb.Scheduler { return build(&s, set, before) }, nil
@@ -81,6 +86,9 @@ func New(name string, o Options) (lb.NewScheduler, error) {
 
 // Names are the names of all schedulers, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(builders)) }
+
+// Rule says by what the scheduler called name chooses a real server.
+func Rule(name string) string { return builders[name].rule }
 
 // usable are the real servers of set that get new flows: IPVS passes over
 // those of weight 0.

@@ -101,6 +101,37 @@ func (s *slowStart) Pick(t *packet.Tuple, now time.Duration) *lb.RealServer {
 	return rs
 }
 
+// Peek implements lb.Peeker.
+func (s *slowStart) Peek(t *packet.Tuple, now time.Duration) *lb.RealServer {
+	rs := peek(s.all, t, now)
+	if s.rest == nil {
+		return rs
+	}
+	r := s.returning[rs]
+	if r == nil {
+		return rs
+	}
+	since := r.since.Load()
+	if since == 0 {
+		since = int64(now) + 1
+	}
+	if since == returned || s.part(since, now) >= 1 || s.hasRoom(rs, t, s.part(since, now)) {
+		return rs
+	}
+	if other := peek(s.rest, t, now); other != nil {
+		return other
+	}
+	return rs
+}
+
+// peek is what s would pick.
+func peek(s lb.Scheduler, t *packet.Tuple, now time.Duration) *lb.RealServer {
+	if p, ok := s.(lb.Peeker); ok {
+		return p.Peek(t, now)
+	}
+	return s.Pick(t, now)
+}
+
 // letsThrough says whether the flow t goes to the returning rs, its choice.
 func (s *slowStart) letsThrough(rs *lb.RealServer, r *returning, t *packet.Tuple, now time.Duration) bool {
 	r.since.CompareAndSwap(0, int64(now)+1)
@@ -108,11 +139,22 @@ func (s *slowStart) letsThrough(rs *lb.RealServer, r *returning, t *packet.Tuple
 	if since == returned {
 		return true
 	}
-	part := float64(int64(now)+1-since) / float64(s.lasts)
+	part := s.part(since, now)
 	if part >= 1 {
 		r.since.Store(returned)
 		return true
 	}
+	return s.hasRoom(rs, t, part)
+}
+
+// part is how much of a return that began then is over.
+func (s *slowStart) part(then int64, now time.Duration) float64 {
+	return float64(int64(now)+1-then) / float64(s.lasts)
+}
+
+// hasRoom says whether the flow t is of the part that rs gets by now, and rs
+// has not more than it yet.
+func (s *slowStart) hasRoom(rs *lb.RealServer, t *packet.Tuple, part float64) bool {
 	const span = 1 << 16
 	if float64(t.Hash(0)%span) >= part*span {
 		return false

@@ -50,6 +50,13 @@ func (s *twoChoices) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 	return lighter(one, other)
 }
 
+// Peek implements lb.Peeker: it draws the tickets that the next Pick gets.
+func (s *twoChoices) Peek(t *packet.Tuple, now time.Duration) *lb.RealServer {
+	drawn := twoChoices{set: s.set, last: s.last, limited: s.limited}
+	drawn.random.Store(s.random.Load())
+	return drawn.Pick(t, now)
+}
+
 // lighter is the one with the less load for its weight, the first of equals.
 func lighter(one, other *lb.RealServer) *lb.RealServer {
 	if int64(other.Weight)*overhead(one) > int64(one.Weight)*overhead(other) {

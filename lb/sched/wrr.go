@@ -111,3 +111,11 @@ func (s *weightedRoundRobin) Pick(*packet.Tuple, time.Duration) *lb.RealServer {
 		}
 	}
 }
+
+// Peek implements lb.Peeker.
+func (s *weightedRoundRobin) Peek(t *packet.Tuple, now time.Duration) *lb.RealServer {
+	s.mu.Lock()
+	walked := weightedRoundRobin{set: s.set, step: s.step, top: s.top, last: s.last, threshold: s.threshold}
+	s.mu.Unlock()
+	return walked.Pick(t, now)
+}
