@@ -4,6 +4,8 @@
 // may use the director, and on a TCP port for monitoring:
 //
 //	unix socket   GET /v1/state      the [State] as JSON
+//	              GET /v1/flows      the [FlowList] of a [FlowQuery]
+//	              GET /v1/explain    the [Explained] of an [ExplainQuery]
 //	              GET /v1/drains     what is drained, a list of [DrainState]
 //	              POST /v1/drains    begins the drain of a [DrainRequest]
 //	              DELETE /v1/drains  undoes that of a [DrainTarget]
@@ -31,6 +33,7 @@ type Handlers struct {
 	Metrics http.Handler
 	Healthy func() error // nil while packets are carried, else why not
 	Drains  Drainer
+	Flows   FlowLister
 }
 
 // The bounds of one exchange. Answers are small and their makers quick; who
@@ -92,6 +95,7 @@ func (s *Server) Run(ctx context.Context, h Handlers) error {
 		mux := h.monitoring()
 		mux.HandleFunc("GET /v1/state", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.State()) })
 		h.Drains.handle(mux)
+		h.Flows.handle(mux)
 		serve(s.socket.listener, mux)
 	}
 	if s.tcp != nil {

@@ -137,13 +137,21 @@ func (e *egress) reserve(size int) {
 
 // hop is the way out by link, nil where there is none for p.
 func (e *egress) hop(p *packet.Packet) *Hop {
-	direct := p.NextHop.Family != 0
-	if e.routes == nil || e.mode == EgressKernel && !direct {
+	addr, family := p.Destination()
+	return Way(e.mode, e.routes, packet.Endpoint{Addr: addr, Family: family}, p.NextHop.Family != 0, FlowHash(&p.Tuple))
+}
+
+// FlowHash spreads the flows of tuples over a multipath route.
+func FlowHash(t *packet.Tuple) uint32 { return uint32(t.SrcPort)<<16 | uint32(t.DstPort) }
+
+// Way is the hop of packets that go to dst, or nil where they leave by the
+// kernel, which direct routing cannot.
+func Way(mode EgressMode, routes Routes, dst packet.Endpoint, direct bool, hash uint32) *Hop {
+	if routes == nil || mode == EgressKernel && !direct {
 		return nil
 	}
-	addr, family := p.Destination()
-	hop := e.routes.Lookup(packet.Endpoint{Addr: addr, Family: family}, uint32(p.Tuple.SrcPort)<<16|uint32(p.Tuple.DstPort))
-	if hop == nil || direct || e.mode == EgressLink {
+	hop := routes.Lookup(dst, hash)
+	if hop == nil || direct || mode == EgressLink {
 		return hop
 	}
 	if _, known := hop.Neighbour.Link(); !known {

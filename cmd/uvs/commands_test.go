@@ -62,6 +62,9 @@ func TestExitCodes(t *testing.T) {
 		{name: "an unknown command", args: []string{"fly"}, code: 2, stderr: []string{`unknown command "fly"`}},
 		{name: "an unknown flag", args: []string{"check", "--fast"}, code: 2, stderr: []string{"--fast", "uvs check --help"}},
 		{name: "an argument too many", args: []string{"version", "please"}, code: 2, stderr: []string{"please"}},
+		{name: "a flow's place that is none", args: []string{"flows", "--client", "example.org"}, code: 2, stderr: []string{"--client", "NETWORK/BITS"}},
+		{name: "more flows than an answer has", args: []string{"flows", "--limit", "1000000"}, code: 2, stderr: []string{"--limit"}},
+		{name: "a packet without a protocol", args: []string{"explain", "198.51.100.7:1", "203.0.113.10:80"}, code: 2, stderr: []string{"none of tcp, udp, sctp"}},
 		{name: "no director to ask", args: []string{"status", "--socket", good + ".sock"}, code: 1, stderr: []string{"no director runs at"}},
 	}
 	for _, tt := range tests {

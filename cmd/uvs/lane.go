@@ -10,6 +10,7 @@ import (
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/packet"
+	"github.com/uvs-project/uvs/stack"
 	"github.com/uvs-project/uvs/stack/fastlane"
 	"github.com/uvs-project/uvs/stack/host"
 )
@@ -18,10 +19,11 @@ import (
 // the host's routes, which say where their packets go.
 type lane struct {
 	*fastlane.Lane
-	host    *host.Host
-	log     *slog.Logger
-	changed chan struct{} // the host's routes or devices have
-	refused atomic.Uint64 // offers for which it had no room, or that the kernel did not take
+	host       *host.Host
+	log        *slog.Logger
+	changed    chan struct{} // the host's routes or devices have
+	offerEvery int           // device.offload_every
+	refused    atomic.Uint64 // offers for which it had no room, or that the kernel did not take
 
 	trouble map[string]string // what was last logged of each task; run's own
 }
@@ -42,7 +44,7 @@ func openLane(cfg *config.Config, h *host.Host, log *slog.Logger) (l *lane, why 
 	f, err := fastlane.Open(fastlane.Options{Flows: cfg.Limits.Flows, Accounts: 2 * laneServers})
 	switch {
 	case err == nil:
-		return &lane{Lane: f, host: h, log: log, changed: make(chan struct{}, 1), trouble: map[string]string{}}, "", nil
+		return &lane{Lane: f, offerEvery: cfg.Device.OffloadEvery, host: h, log: log, changed: make(chan struct{}, 1), trouble: map[string]string{}}, "", nil
 	case cfg.Device.Offload == config.OffloadRequired:
 		return nil, "", fmt.Errorf("device.offload is required: %w", err)
 	}
@@ -54,7 +56,7 @@ func (l *lane) Offer(o *lb.Offer) bool {
 	if o.Account >= 2*laneServers || !fastlane.Carries(&o.Rewrite, o.Tuple.Family, o.Tuple.Proto) {
 		return false
 	}
-	hop := l.host.Routes().Lookup(o.Rewrite.Goes(&o.Tuple), uint32(o.Tuple.SrcPort)<<16|uint32(o.Tuple.DstPort))
+	hop := l.host.Routes().Lookup(o.Rewrite.Goes(&o.Tuple), stack.FlowHash(&o.Tuple))
 	if hop == nil {
 		return false
 	}
@@ -70,6 +72,23 @@ func (l *lane) Offer(o *lb.Offer) bool {
 		return false
 	}
 	return true
+}
+
+// whyNot says why the lane does not carry the packets t of one direction of f.
+func (l *lane) whyNot(f *lb.FlowInfo, d lb.Direction, t *packet.Tuple, rw *packet.Rewrite) string {
+	switch {
+	case !fastlane.Carries(rw, t.Family, t.Proto):
+		return "the fast lane does not carry this protocol, or this kind of tunnel"
+	case f.Account(d) >= 2*laneServers:
+		return fmt.Sprintf("the fast lane counts for %d real servers only", laneServers)
+	case f.Stays() != "":
+		return f.Stays()
+	case l.host.Routes().Lookup(rw.Goes(t), stack.FlowHash(t)) == nil:
+		return "only the host's routing knows the way"
+	case f.Offered:
+		return "the fast lane had no room, or routes or real servers have changed since: it is offered again by its next packets"
+	}
+	return fmt.Sprintf("it was not offered yet: one in %d packets of established flows offers its flow", l.offerEvery)
 }
 
 // Withdraw implements lb.Offload. An entry that is there can be deleted as long

@@ -71,6 +71,8 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`
 		newCheck(),
 		newDemo(),
 		newDrain(),
+		newExplain(),
+		newFlows(),
 		newRealserver(),
 		newReplay(),
 		newRun(),

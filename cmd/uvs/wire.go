@@ -183,7 +183,7 @@ func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load fu
 	// that ask or change the host before that.
 	d.onClose(startParts(ctx, cancel, []part{
 		{"admin", func(ctx context.Context) error {
-			return d.admin.Run(ctx, admin.Handlers{State: d.state, Metrics: metrics.Handler(d.source()), Healthy: d.healthy, Drains: d.drainer()})
+			return d.admin.Run(ctx, admin.Handlers{State: d.state, Metrics: metrics.Handler(d.source()), Healthy: d.healthy, Drains: d.drainer(), Flows: d.lister()})
 		}},
 		{"flow table", func(ctx context.Context) error { return d.balancer.Run(ctx, d.road.Now) }},
 		{"road", d.road.Run},

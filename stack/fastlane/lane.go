@@ -159,6 +159,12 @@ func (l *Lane) Seen(t *packet.Tuple) (ago time.Duration, ok bool) {
 	return max(0, clock()-time.Duration(f.Seen)), true
 }
 
+// Has says whether the lane carries the packets of t as things stand.
+func (l *Lane) Has(t *packet.Tuple) bool {
+	var f laneFlow
+	return l.objects.Flows.Lookup(key(t), unsafe.Pointer(&f)) == nil && f.Generation == l.generation.Load()
+}
+
 // Try gives the program a packet, as one that has just arrived, and says whether
 // it would carry it and what it would make of it. Nothing is sent.
 func (l *Lane) Try(pkt []byte) (out []byte, carried bool, err error) {

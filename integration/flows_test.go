@@ -1,0 +1,85 @@
+package integration
+
+// uvs flows and uvs explain, in the topology of lanebed_test.go.
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestFlowsSayWhereTheyRun(t *testing.T) {
+	need(t)
+	b := newLaneBed(t)
+	d := startDirector(t, b.director, laneServices)
+	quiet, busy := b.talk(t), b.talk(t)
+	busy.intoTheLane(t, d)
+
+	before := crossedTUN(t, d)
+	busy.say(t, 100)
+	if n := crossedTUN(t, d) - before; n > 20 {
+		t.Errorf("%d packets of a flow in the lane crossed the TUN device", n)
+	}
+	if list, n := flows(t, d); n != 2 || len(list) != 2 {
+		t.Fatalf("%d flows listed of %d: %v", len(list), n, list)
+	}
+	for _, row := range []struct {
+		args []string
+		want *talk
+	}{
+		{[]string{"--runs", "lane"}, busy},
+		{[]string{"--runs", "road"}, quiet},
+		{[]string{"--client", quiet.LocalAddr().String(), "--vip", "203.0.113.10", "--server", "10.1.0.0/24", "--state", "established"}, quiet},
+		{[]string{"--client", "198.18.0.3"}, nil},
+		{[]string{"--server", "10.1.0.2:81"}, nil},
+		{[]string{"--protocol", "udp"}, nil},
+		{[]string{"--state", "time_wait"}, nil},
+		{[]string{"--templates"}, nil},
+	} {
+		list, n := flows(t, d, row.args...)
+		switch {
+		case row.want == nil && n != 0, row.want != nil && n != 1:
+			t.Errorf("%v: %d flows: %v", row.args, n, list)
+		case row.want != nil && (list[0].Client != row.want.LocalAddr().String() || list[0].RealServer != laneRIP || list[0].Expires < 800):
+			t.Errorf("%v: %+v", row.args, list[0])
+		}
+	}
+	if out := run(t, d.host, d.bin, "flows", "--socket", d.socket, "--limit", "1"); !strings.Contains(out, "and 1 more of 2 flows") {
+		t.Errorf("a list that is cut does not say so:\n%s", out)
+	}
+	if out, err := d.host.Run(within(t), d.bin, "flows", "--socket", d.socket, "--state", "asleep"); err == nil || !strings.Contains(err.Error(), "established") {
+		t.Errorf("an unknown state: %v\n%s", err, out)
+	}
+}
+
+func TestExplainSaysWhy(t *testing.T) {
+	need(t)
+	b := newLaneBed(t)
+	d := startDirector(t, b.director, laneServices)
+	k := b.talk(t)
+	k.intoTheLane(t, d)
+	me := k.LocalAddr().String()
+	before, _ := flows(t, d)
+	for _, row := range []struct {
+		name     string
+		from, to string
+		want     []string
+	}{
+		{"a flow in the lane", me, laneVIP + "/tcp", []string{"send, ok", "a request of " + me, "runs: lane", "destination becomes " + laneRIP, "in the fast lane"}},
+		{"its replies", laneRIP, me + "/tcp", []string{"a reply of " + me, "source becomes " + laneVIP}},
+		{"a new client", "198.18.0.2:1234", laneVIP + "/tcp", []string{"it opens a flow", "flow         none", "sh chose it: the client's hash", "not established", "yes, this one"}},
+		{"a port without a service", "198.18.0.2:1234", "203.0.113.10:81/tcp", []string{"pass, no_service", "service  none"}},
+		{"somebody else's address", "198.18.0.2:1234", "203.0.113.99:80/tcp", []string{"return, ok"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			out := run(t, d.host, d.bin, "explain", "--socket", d.socket, row.from, row.to)
+			for _, want := range row.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("%q is missing in\n%s", want, out)
+				}
+			}
+		})
+	}
+	if after, _ := flows(t, d); len(after) != len(before) {
+		t.Errorf("explaining made flows: %v, before %v", after, before)
+	}
+}
