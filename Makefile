@@ -56,10 +56,11 @@ scale:
 bench:
 	go run ./integration/bench $(BENCH)
 
-# generate compiles the fast lane's program anew, after a change of lane.c. It
-# needs clang, llvm and libbpf-dev; everybody else uses the committed object.
+# generate compiles the kernel's programs anew, after a change of lane.c or
+# decap.c. It needs clang, llvm and libbpf-dev; everybody else uses the
+# committed objects.
 generate:
-	go generate ./stack/fastlane
+	go generate ./stack/fastlane ./realserver
 
 # image builds the container image. See docs/container.md.
 ENGINE ?= docker

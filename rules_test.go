@@ -69,7 +69,7 @@ var owners = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/uvs"},
 	"github.com/google/nftables":          {"stack/host"},
 	"github.com/vishvananda/netlink":      {"stack/host", "stack/fastlane", "realserver", "integration/lab"},
-	"github.com/cilium/ebpf":              {"stack/fastlane"},
+	"github.com/cilium/ebpf":              {"stack/fastlane", "realserver"},
 	"github.com/gaissmai/bart":            {"stack/host"},
 	"github.com/gopacket/gopacket":        {"integration/lab", "demo", "replay"},
 	"github.com/google/go-cmp":            {},

@@ -42,6 +42,7 @@ type bed struct {
 	client, router, lan, director *lab.Host
 	groups                        map[string][2]*lab.Host // the real servers, by the name before their number
 	uvs                           *director               // nil where something else is the director
+	unpack                        []string                // how uvs realserver unpacks tunnels; nil: as it does by itself
 }
 
 // newBed draws the topology for the variants, without servers.
@@ -140,6 +141,9 @@ func (b *bed) ownVIPs(bin string, list []variant) error {
 			}
 			if len(args) == owned {
 				continue
+			}
+			if mode == "tun" {
+				args = append(args, b.unpack...)
 			}
 			if mode == "tun" && name != "rs" {
 				args = append(args, "--tunnel", name)

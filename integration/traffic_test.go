@@ -62,11 +62,12 @@ var cases = []struct {
 var programs = []string{"nginx", "named", "iperf3", "socat", "curl", "dig", "ping", "ip"}
 
 // The beds that several tests share, each with a director in all variants:
-// one as the machine makes it, one whose director lets every packet cross the
-// TUN device, and one likewise with all offloads off, so that each packet on
+// one as the machine makes it, where the kernel also unpacks tunnels at the
+// real servers' ingress; one whose director lets every packet cross the TUN
+// device; and one likewise with all offloads off, so that each packet on
 // the wire is one of at most 1500 bytes with a complete checksum.
 var (
-	sharedBed = sync.OnceValues(func() (*bed, error) { return shareBed("shared", true, "") })
+	sharedBed = sync.OnceValues(func() (*bed, error) { return shareBed("shared", true, "", atIngress...) })
 	onlyRoad  = sync.OnceValues(func() (*bed, error) { return shareBed("road", true, noLane) })
 	plainWire = sync.OnceValues(func() (*bed, error) { return shareBed("plain", false, noLane) })
 
@@ -82,7 +83,10 @@ func closeShared() {
 // noLane is the part of a configuration that keeps packets off the fast lane.
 const noLane = "device: {offload: off}\n"
 
-func shareBed(name string, offloads bool, device string) (*bed, error) {
+// atIngress has a real server's kernel unpack what the director of a bed sends.
+var atIngress = []string{"--decap", "bpf", "--director", "192.0.2.11", "--director", "2001:db8:1::11"}
+
+func shareBed(name string, offloads bool, device string, unpack ...string) (*bed, error) {
 	l, err := lab.New("uvstest")
 	if err != nil {
 		return nil, err
@@ -97,6 +101,7 @@ func shareBed(name string, offloads bool, device string) (*bed, error) {
 		return nil, err
 	}
 	b := newBed(l, variants)
+	b.unpack = unpack
 	if !offloads {
 		b.offloadsOff()
 	}

@@ -32,9 +32,13 @@ var errDeviceGone = errors.New("the TUN device was removed")
 // kernel does not refuse the protocol. A tunnel has no key: whoever reaches
 // the host can send packets with any inner source. What is not addressed to a
 // VIP is therefore dropped, and so is what claims to come from one.
+//
+// With DecapBPF a program in front of all this unpacks the plain packets of
+// known directors, and only the rest takes this way.
 type Decapsulator struct {
 	tun     *stack.DeviceTUN
 	readers []*reader
+	ingress *ingress // nil: all take the sockets
 }
 
 // maxGUESockets bounds the sockets for GUE, the only tunnel whose packets the
@@ -70,6 +74,12 @@ func OpenDecapsulator(o Options) (*Decapsulator, error) {
 	if err := d.setUp(o.VIPs); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	if o.Decap != DecapBPF {
+		return d, nil
+	}
+	if d.ingress, err = openIngress(o); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
 }
 
@@ -97,6 +107,15 @@ func (d *Decapsulator) setUp(vips []netip.Addr) error {
 // Device is the name of the TUN device.
 func (d *Decapsulator) Device() string { return d.tun.Name() }
 
+// Ingress names the interfaces at whose ingress the program of DecapBPF
+// unpacks, and those where it cannot, with the reason.
+func (d *Decapsulator) Ingress() (at, left []string) {
+	if d.ingress == nil {
+		return nil, nil
+	}
+	return d.ingress.devices, d.ingress.skipped
+}
+
 // Run unpacks until ctx ends, then returns nil. It returns nil too when the
 // TUN device is removed, which is how Undo ends it.
 func (d *Decapsulator) Run(ctx context.Context, log *slog.Logger) error {
@@ -116,7 +135,8 @@ func (d *Decapsulator) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	wg.Wait()
 	cause, s := context.Cause(ctx), d.Stats()
-	log.Info("stopped", "why", cause, "packets", s.Packets, "bytes", s.Bytes, "writes", s.Writes)
+	log.Info("stopped", "why", cause, "packets", s.Packets, "bytes", s.Bytes, "writes", s.Writes,
+		"packets_at_ingress", s.IngressPackets, "bytes_at_ingress", s.IngressBytes)
 	if dropped := s.droppedSince(Stats{}); dropped != nil {
 		log.Warn("tunnel packets dropped in all", dropped...)
 	}
@@ -174,6 +194,9 @@ func (d *Decapsulator) Stats() Stats {
 	for _, r := range d.readers {
 		r.counters.addTo(&s)
 	}
+	if d.ingress != nil {
+		s.IngressPackets, s.IngressBytes = d.ingress.count()
+	}
 	return s
 }
 
@@ -181,6 +204,9 @@ func (d *Decapsulator) Stats() Stats {
 // returned, or never been called.
 func (d *Decapsulator) Close() error {
 	var errs []error
+	if d.ingress != nil {
+		errs = append(errs, d.ingress.close())
+	}
 	for _, r := range d.readers {
 		errs = append(errs, r.stop())
 	}

@@ -20,12 +20,12 @@ import (
 )
 
 // encapsulate gives a packet the outer headers that a director gives it.
-func encapsulate(t *testing.T, inner []byte, kind packet.EncapKind, dip, rip string) []byte {
+func encapsulate(t *testing.T, inner []byte, kind packet.EncapKind, dip, rip string, sum bool) []byte {
 	t.Helper()
 	src, family := packet.AddrFrom(netip.MustParseAddr(dip))
 	dst, _ := packet.AddrFrom(netip.MustParseAddr(rip))
 	p := pt.Parsed(t, inner)
-	r := packet.Rewrite{Encap: packet.Encap{Src: src, Dst: dst, Family: family, Kind: kind, Port: realserver.DefaultGUEPort, Checksum: true}}
+	r := packet.Rewrite{Encap: packet.Encap{Src: src, Dst: dst, Family: family, Kind: kind, Port: realserver.DefaultGUEPort, Checksum: sum}}
 	if why := r.Apply(p); why != packet.OK {
 		t.Fatal(why)
 	}
@@ -93,9 +93,9 @@ func TestDecapsulator(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, outer := range outers {
-					sendRaw(t, director, encapsulate(t, pt.UDP(client, vip, pt.Data("refused by the kernel"), pt.WrongSum), kind, outer[0], outer[1]), outer[1])
+					sendRaw(t, director, encapsulate(t, pt.UDP(client, vip, pt.Data("refused by the kernel"), pt.WrongSum), kind, outer[0], outer[1], true), outer[1])
 					want := fmt.Sprintf("%s by %s", vip, outer[0])
-					sendRaw(t, director, encapsulate(t, pt.UDP(client, vip, pt.Data(want)), kind, outer[0], outer[1]), outer[1])
+					sendRaw(t, director, encapsulate(t, pt.UDP(client, vip, pt.Data(want)), kind, outer[0], outer[1], true), outer[1])
 					sent += 2
 					expect(t, server, client, want)
 				}

@@ -5,7 +5,8 @@
 // announcing them by ARP and, for tun, sees to it that tunnel packets are
 // unpacked: by the kernel's own tunnel devices where it has them, else by a
 // [Decapsulator], which reads tunnel packets from sockets and writes the inner
-// ones to a TUN device. [Undo] takes back what Setup made, [Show] says what
+// ones to a TUN device, and may be told to unpack those of known directors
+// before they get there, by a program in the kernel. [Undo] takes back what Setup made, [Show] says what
 // there is.
 //
 // No file remembers what was made. The addresses carry a protocol number of
@@ -36,6 +37,10 @@ type Options struct {
 	Tunnels []packet.EncapKind // tun: how the directors encapsulate; none: IPIP
 	Port    uint16             // GUE: UDP port; 0: DefaultGUEPort
 	Decap   Decap              // tun: who unpacks; empty: DecapAuto
+
+	// Directors, for DecapBPF, are whose tunnel packets are unpacked before the
+	// host's firewall sees them: the source addresses of their outer headers.
+	Directors []netip.Addr
 }
 
 // Decap says who unpacks tunnel packets.
@@ -45,6 +50,7 @@ const (
 	DecapAuto   Decap = "auto"   // the kernel where it can, else a Decapsulator
 	DecapKernel Decap = "kernel" // the kernel, or Setup fails
 	DecapUser   Decap = "user"   // a Decapsulator
+	DecapBPF    Decap = "bpf"    // a program at the interfaces' ingress, a Decapsulator for what it leaves
 )
 
 // Check says every fault of o that can be told without looking at the host.
@@ -67,8 +73,15 @@ func (o Options) Check() error {
 	}
 	switch o.Decap {
 	case "", DecapAuto, DecapKernel, DecapUser:
+		if len(o.Directors) > 0 {
+			errs = append(errs, errors.New("directors are told for decapsulation by bpf only"))
+		}
+	case DecapBPF:
+		if len(o.Directors) == 0 {
+			errs = append(errs, errors.New("decapsulation by bpf passes the host's firewall by: say whose packets may, the directors' addresses"))
+		}
 	default:
-		errs = append(errs, fmt.Errorf("decapsulation by %q: want auto, kernel or user", o.Decap))
+		errs = append(errs, fmt.Errorf("decapsulation by %q: want auto, kernel, user or bpf", o.Decap))
 	}
 	return errors.Join(errs...)
 }

@@ -180,7 +180,7 @@ func forget(lo netlink.Link, key string) error {
 
 // unpack sees to it that tunnel packets are unpacked.
 func unpack(lo netlink.Link, o Options, done *undoStack) (*Decapsulator, error) {
-	if o.Decap != DecapUser {
+	if o.Decap == DecapAuto || o.Decap == DecapKernel {
 		mine := &undoStack{}
 		err := kernelUnpack(lo, o, mine)
 		if err == nil {

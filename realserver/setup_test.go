@@ -35,7 +35,9 @@ func TestOptionsCheck(t *testing.T) {
 		{name: "a loopback address", o: realserver.Options{Mode: "dr", VIPs: addrs("127.0.0.1")}, want: "a loopback address"},
 		{name: "a multicast address", o: realserver.Options{Mode: "dr", VIPs: addrs("ff02::1")}, want: "a multicast address"},
 		{name: "a mapped address", o: realserver.Options{Mode: "dr", VIPs: addrs("::ffff:203.0.113.10")}, want: "IPv4-mapped"},
-		{name: "every fault at once", o: realserver.Options{Mode: "x", VIPs: addrs("0.0.0.0"), Decap: "y"}, want: "mode \"x\": want dr or tun\nVIP 0.0.0.0: the unspecified address\ndecapsulation by \"y\": want auto, kernel or user"},
+		{name: "unpacking before the firewall, for whom", o: realserver.Options{Mode: "tun", VIPs: addrs("203.0.113.10"), Decap: realserver.DecapBPF}, want: "the directors' addresses"},
+		{name: "directors for nothing", o: realserver.Options{Mode: "tun", VIPs: addrs("203.0.113.10"), Directors: addrs("192.0.2.11")}, want: "for decapsulation by bpf only"},
+		{name: "every fault at once", o: realserver.Options{Mode: "x", VIPs: addrs("0.0.0.0"), Decap: "y"}, want: "mode \"x\": want dr or tun\nVIP 0.0.0.0: the unspecified address\ndecapsulation by \"y\": want auto, kernel, user or bpf"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

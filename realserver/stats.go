@@ -12,6 +12,11 @@ type Stats struct {
 	Bytes   uint64 // of the inner packets that were accepted
 	Writes  uint64 // to the TUN device, several merged packets count once
 	Dropped [packet.NumReasons]uint64
+
+	// What DecapBPF's program has unpacked: packets, those that the kernel had
+	// merged by their segments, and the bytes of the inner ones. The others
+	// stand above.
+	IngressPackets, IngressBytes uint64
 }
 
 // droppedSince lists what was dropped after before, as pairs of reason and

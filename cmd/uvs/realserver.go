@@ -36,6 +36,7 @@ func newRealserverSetup() *cobra.Command {
 	var (
 		o          realserver.Options
 		vips       []string
+		directors  []string
 		tunnels    []string
 		foreground bool
 	)
@@ -50,12 +51,13 @@ everything back itself.`,
   uvs realserver setup --mode tun --tunnel gue --port 6080 --vip 203.0.113.10`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var errs [4]error
-			o.VIPs, errs[0] = parseVIPs(vips)
+			var errs [5]error
+			o.VIPs, errs[0] = parseAddrs("--vip", vips)
+			o.Directors, errs[4] = parseAddrs("--director", directors)
 			o.Tunnels, errs[1] = parseTunnels(tunnels)
 			o.Port, errs[2] = parsePort(cmd, o.Tunnels)
-			if o.Mode != "tun" && (cmd.Flags().Changed("tunnel") || cmd.Flags().Changed("decap")) {
-				errs[3] = errors.New("--tunnel and --decap go with --mode tun")
+			if o.Mode != "tun" && (cmd.Flags().Changed("tunnel") || cmd.Flags().Changed("decap") || cmd.Flags().Changed("director")) {
+				errs[3] = errors.New("--tunnel, --decap and --director go with --mode tun")
 			}
 			err := errors.Join(errs[:]...)
 			if err == nil {
@@ -72,7 +74,8 @@ everything back itself.`,
 	f.StringArrayVar(&vips, "vip", nil, "virtual address; may be given several times")
 	f.StringSliceVar(&tunnels, "tunnel", []string{"ipip"}, "how the director encapsulates: ipip, gue, gre, or several of them")
 	f.Uint16("port", realserver.DefaultGUEPort, "UDP port of gue")
-	f.StringVar((*string)(&o.Decap), "decap", string(realserver.DecapAuto), "who unpacks: kernel, user (this command) or auto, the kernel if it can")
+	f.StringVar((*string)(&o.Decap), "decap", string(realserver.DecapAuto), "who unpacks: kernel, user (this command), bpf (a program of this command in the kernel) or auto, the kernel if it can, else user")
+	f.StringArrayVar(&directors, "director", nil, "--decap bpf: a director's address, whose tunnel packets need not pass the firewall; may be given several times")
 	f.BoolVar(&foreground, "foreground", false, "go on until SIGTERM, then undo")
 	return cmd
 }
@@ -95,6 +98,9 @@ func runRealserverSetup(ctx context.Context, o realserver.Options, foreground bo
 		<-ctx.Done()
 	} else {
 		log.Info("real server is set up", "mode", o.Mode, "vips", o.VIPs, "unpacks", decap.Device())
+		if at, left := decap.Ingress(); at != nil {
+			log.Info("the kernel unpacks for the directors", "directors", o.Directors, "at", at, "not_at", left)
+		}
 		errs = append(errs, decap.Run(ctx, log), decap.Close())
 	}
 	_, err = realserver.Undo(o.VIPs)
@@ -110,7 +116,7 @@ func newRealserverUndo() *cobra.Command {
 given VIPs; with the last of them go the settings and tunnels.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			addrs, err := parseVIPs(vips)
+			addrs, err := parseAddrs("--vip", vips)
 			if err != nil {
 				return usageError{err}
 			}
@@ -172,13 +178,13 @@ func printRealserver(w io.Writer, state realserver.State) error {
 	return err
 }
 
-func parseVIPs(words []string) ([]netip.Addr, error) {
+func parseAddrs(flag string, words []string) ([]netip.Addr, error) {
 	var addrs []netip.Addr
 	var errs []error
 	for _, w := range words {
 		a, err := netip.ParseAddr(w)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("--vip %q is no address", w))
+			errs = append(errs, fmt.Errorf("%s %q is no address", flag, w))
 			continue
 		}
 		addrs = append(addrs, a)

@@ -51,9 +51,13 @@ func setupUVS(_ context.Context, l *lane) error {
 	if mode != "dr" && mode != "tun" {
 		return nil
 	}
-	// It sets the VIP, the ARP settings and for tun the decapsulation, by the
-	// kernel's tunnel or, where it has none, in userspace until it is stopped.
-	_, err = l.start(l.server, l.uvs, "realserver", "setup", "--mode", mode, "--vip", vipAddr)
+	// It sets the VIP, the ARP settings and for tun the decapsulation, in the
+	// kernel: the real server shares the director's cores here.
+	args := []string{l.uvs, "realserver", "setup", "--mode", mode, "--vip", vipAddr}
+	if mode == "tun" {
+		args = append(args, "--decap", "bpf", "--director", dipAddr)
+	}
+	_, err = l.start(l.server, args...)
 	return err
 }
 
