@@ -1,6 +1,6 @@
 // Package announce decides which VIPs routers are told of, and how warmly.
 //
-//	healthy weight ─► quorum ─► service up ─► any or all ─► VIP up ─► hold-down ─► Verdict
+//	healthy weight ─► quorum ─► service up ─► any or all ─► proven ─► VIP up ─► hold-down ─► Verdict
 //
 // A [Decider] is told the health of all services and answers for all VIPs. It
 // announces nothing itself and reads no clock: time is an argument, so what it
@@ -30,6 +30,11 @@ type Options struct {
 	// Span is what is added to the MED of a VIP of whose real servers none is
 	// fit; one whose real servers all are gets nothing added. Zero: no grades.
 	Span int
+
+	// Fault is asked about a VIP that would be announced for the first time,
+	// until it returns an empty text: what keeps it from being so, such as
+	// that it does not answer. Nil: nothing does.
+	Fault func(vip netip.Addr) string
 }
 
 // A Service is one service that wants its VIPs announced.
@@ -69,6 +74,7 @@ type history struct {
 	announced bool
 	at        time.Duration // when it was announced
 	strikes   int           // withdrawals that hold-down has not forgotten
+	proven    bool          // Options.Fault has found none
 }
 
 // NewDecider makes a Decider that has announced nothing.
@@ -100,6 +106,12 @@ func (d *Decider) Decide(now time.Duration, o Options, services []Service) (verd
 		}
 		vips[vip] = h
 		isUp, reason := d.vipUp(o, of)
+		if isUp && !h.proven {
+			if fault := o.fault(vip); fault != "" {
+				isUp, reason = false, "self-probe: "+fault
+			}
+			h.proven = isUp
+		}
 		h.set(isUp, now, o.HoldDown)
 		v := Verdict{VIP: vip, Announce: h.announced, Reason: reason}
 		if wait := h.wait(now, o.HoldDown); isUp && !h.announced {
@@ -116,6 +128,13 @@ func (d *Decider) Decide(now time.Duration, o Options, services []Service) (verd
 	d.vips = vips
 	slices.SortFunc(verdicts, func(a, b Verdict) int { return a.VIP.Compare(b.VIP) })
 	return verdicts, next
+}
+
+func (o *Options) fault(vip netip.Addr) string {
+	if o.Fault == nil {
+		return ""
+	}
+	return o.Fault(vip)
 }
 
 // up says whether the service is up, which it was before.

@@ -111,6 +111,41 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestAVIPIsAnnouncedOnceItIsProven(t *testing.T) {
+	fault, asked := "no answer", 0
+	o := Options{HoldDown: time.Minute, Fault: func(netip.Addr) string { asked++; return fault }}
+	d := NewDecider()
+	for i, step := range []struct {
+		name    string
+		healthy int
+		fault   string
+		want    string
+		asked   int
+	}{
+		{"one that is down is not asked for", 0, "no answer", "web: weight 0 of 10 is healthy, 1 is needed", 0},
+		{"it waits for the answer", 1, "no answer", "self-probe: no answer", 1},
+		{"whatever the fault", 2, "another", "self-probe: another", 2},
+		{"is announced at once with it, no withdrawal having been", 2, "", "", 3},
+		{"and not asked again", 2, "no answer", "", 3},
+		{"nor when it comes back", 0, "no answer", "web: weight 0 of 10 is healthy, 1 is needed", 3},
+		{"after its hold-down", 1, "no answer", "", 3},
+	} {
+		fault = step.fault
+		verdicts, _ := d.Decide(time.Duration(i)*time.Hour, o, []Service{web(step.healthy)})
+		if i == 6 { // the hold-down begins with the return
+			verdicts, _ = d.Decide(time.Duration(i+1)*time.Hour, o, []Service{web(step.healthy)})
+		}
+		v := verdicts[0]
+		if v.Announce != (step.want == "") || !v.Announce && v.Reason != step.want || asked != step.asked {
+			t.Errorf("%s: %+v after %d questions, want %q after %d", step.name, v, asked, step.want, step.asked)
+		}
+	}
+	d.Decide(10*time.Hour, o, nil)
+	if verdicts, _ := d.Decide(11*time.Hour, o, []Service{web(1)}); verdicts[0].Announce {
+		t.Error("a VIP that is new again is announced without an answer")
+	}
+}
+
 func TestReasons(t *testing.T) {
 	tests := []struct {
 		name     string

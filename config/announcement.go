@@ -7,6 +7,9 @@ type Announcement struct {
 	VIPUp    VIPUp         `mapstructure:"vip_up"`
 	HoldDown time.Duration `mapstructure:"hold_down"` // 0: none
 	MEDSpan  int           `mapstructure:"med_span"`  // added to the MED of a VIP without healthy real servers; 0: no grades
+
+	// SelfProbe has a VIP announced only once it has answered the host's ping.
+	SelfProbe bool `mapstructure:"self_probe"`
 }
 
 // VIPUp says how many of a VIP's services must be up for it to be announced.

@@ -36,7 +36,7 @@ policy:
   reset_expired: true
   clamp_mss: 1400
 admin: {socket: /tmp/uvs.sock, listen: "[::1]:9999"}
-announcement: {vip_up: all, hold_down: 5s, med_span: 100}
+announcement: {vip_up: all, hold_down: 5s, med_span: 100, self_probe: true}
 drain: {deadline: 20s, flows: 5, quiet: 3s, prepend: 2}
 bgp:
   as: 65011
@@ -85,7 +85,7 @@ timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", down = "serve", drain = "30s", expire_quiesced_templates = false, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
-announcement = {vip_up = "all", hold_down = "5s", med_span = 100}
+announcement = {vip_up = "all", hold_down = "5s", med_span = 100, self_probe = true}
 drain = {deadline = "20s", flows = 5, quiet = "3s", prepend = 2}
 [bgp]
 as = 65011
@@ -152,7 +152,7 @@ const fullJSON = `{
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "down": "serve", "drain": "30s",
   "expire_quiesced_templates": false, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
-"announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100},
+"announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100, "self_probe": true},
 "drain": {"deadline": "20s", "flows": 5, "quiet": "3s", "prepend": 2},
 "bgp": {"as": 65011, "router_id": "192.0.2.1", "listen_port": 1179, "graceful_restart": "off",
   "communities": ["site", "no-export"], "community_names": [{"name": "site", "value": "65011:1:2"}],
@@ -207,7 +207,7 @@ var fullConfig = &Config{
 			Families: []Family{IPv4, IPv6}, BFD: BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
 		}},
 	},
-	Announcement: Announcement{VIPUp: VIPUpAll, HoldDown: 5 * time.Second, MEDSpan: 100},
+	Announcement: Announcement{VIPUp: VIPUpAll, HoldDown: 5 * time.Second, MEDSpan: 100, SelfProbe: true},
 	Drain:        Drain{Deadline: 20 * time.Second, Flows: 5, Quiet: 3 * time.Second, Prepend: 2},
 	Services: []Service{{
 		Name: "web",

@@ -46,7 +46,8 @@ const (
 	RealServerBytes      = "uvs_real_server_bytes_total"
 	RealServerFailures   = "uvs_real_server_connections_failed_total"
 
-	VIPUp = "uvs_vip_up"
+	VIPUp      = "uvs_vip_up"
+	SelfProbes = "uvs_self_probes_total"
 
 	HealthChecks      = "uvs_health_checks_total"
 	HealthDuration    = "uvs_health_check_duration_seconds"
@@ -102,6 +103,7 @@ type Source struct {
 	Road     func() stack.Stats
 	Health   func() []health.Status
 	VIPs     func() []announce.Verdict
+	Probes   func() (good, bad uint64) // of VIPs by the director itself
 	Reload   func() Reload
 	Routers  func() bgp.Stats // nil: no BGP
 	FastLane bool             // it is on
@@ -131,7 +133,7 @@ func register(r *prometheus.Registry, s Source) *prometheus.Registry {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&director{s},
 		&balancer{s.Balancer, s.Health},
-		&vips{s.VIPs},
+		&vips{s.VIPs, s.Probes},
 		&road{s.Road},
 		&routers{s.Routers},
 	)

@@ -80,6 +80,7 @@ func busy() Source {
 		VIPs: func() []announce.Verdict {
 			return []announce.Verdict{{VIP: netip.MustParseAddr("203.0.113.10"), Announce: true}, {VIP: netip.MustParseAddr("203.0.113.11")}}
 		},
+		Probes:   func() (good, bad uint64) { return 49, 50 },
 		FastLane: true,
 		Refused:  func() uint64 { return 48 },
 		Drains: func() []drain.Status {
@@ -112,6 +113,8 @@ func TestScrape(t *testing.T) {
 		`uvs_config_last_reload_successful 0`,
 		`uvs_vip_up{vip="203.0.113.10"} 1`,
 		`uvs_vip_up{vip="203.0.113.11"} 0`,
+		`uvs_self_probes_total{result="good"} 49`,
+		`uvs_self_probes_total{result="bad"} 50`,
 		`uvs_config_last_reload_timestamp_seconds 1.7e+09`,
 		`uvs_config_reloads_total{result="failure"} 72`,
 		`uvs_config_reloads_total{result="success"} 71`,

@@ -7,14 +7,23 @@ import (
 )
 
 // vips collects what was decided about VIPs.
-type vips struct{ all func() []announce.Verdict }
+type vips struct {
+	all    func() []announce.Verdict
+	probes func() (good, bad uint64)
+}
 
-var vipUpDesc = desc(VIPUp, "Whether enough of what is behind the VIP is fit for it to be announced to routers.", "vip")
+var (
+	vipUpDesc      = desc(VIPUp, "Whether enough of what is behind the VIP is fit for it to be announced to routers.", "vip")
+	selfProbesDesc = desc(SelfProbes, "Probes of VIPs by the director itself before their first announcement, by result.", "result")
+)
 
-func (*vips) Describe(ch chan<- *prometheus.Desc) { describe(ch, vipUpDesc) }
+func (*vips) Describe(ch chan<- *prometheus.Desc) { describe(ch, vipUpDesc, selfProbesDesc) }
 
 func (c *vips) Collect(ch chan<- prometheus.Metric) {
 	for _, v := range c.all() {
 		gauge(ch, vipUpDesc, oneIf(v.Announce), v.VIP.String())
 	}
+	good, bad := c.probes()
+	counter(ch, selfProbesDesc, good, "good")
+	counter(ch, selfProbesDesc, bad, "bad")
 }

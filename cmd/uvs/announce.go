@@ -70,7 +70,12 @@ func (d *director) decide(cfg *config.Config, p *plan) map[netip.Addr]announce.V
 	}
 	now := time.Since(d.started)
 	a := &cfg.Announcement
-	verdicts, next := d.decider.Decide(now, announce.Options{All: a.VIPUp == config.VIPUpAll, HoldDown: a.HoldDown, Span: a.MEDSpan}, services)
+	o := announce.Options{All: a.VIPUp == config.VIPUpAll, HoldDown: a.HoldDown, Span: a.MEDSpan}
+	d.probe.keep(p.vips)
+	if a.SelfProbe {
+		o.Fault = d.probe.fault
+	}
+	verdicts, next := d.decider.Decide(now, o, services)
 	if next > 0 {
 		d.lookAgain.Reset(next - now)
 	}

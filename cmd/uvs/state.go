@@ -130,6 +130,7 @@ func (d *director) source() metrics.Source {
 		Road:     d.road.Stats,
 		Health:   d.status,
 		VIPs:     d.vips,
+		Probes:   func() (good, bad uint64) { return d.probe.good.Load(), d.probe.bad.Load() },
 		Routers:  d.routers(),
 		FastLane: d.lane != nil,
 		Refused: func() uint64 {

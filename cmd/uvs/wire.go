@@ -52,6 +52,8 @@ type director struct {
 	laneOff  string       // why
 	drains   drain.Drains
 
+	probe *selfProbe
+
 	exitWhenGone atomic.Bool // the drain of the node ends the director
 	health       *health.Monitor
 
@@ -138,6 +140,9 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 
 	d.healthChanged = make(chan struct{}, 1)
 	d.decider = announce.NewDecider()
+	if d.probe, err = newSelfProbe(log); err != nil {
+		return nil, err
+	}
 	d.lookAgain = time.AfterFunc(never, func() { signalOne(d.healthChanged) })
 	d.onClose(func() error { d.lookAgain.Stop(); return nil })
 	d.health = health.NewMonitor(health.MonitorOptions{Changed: func() { signalOne(d.healthChanged) }, Log: log})
@@ -207,6 +212,9 @@ func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load fu
 	last := []part{
 		{"routes", d.followRoutes},
 		{"drains", d.followDrains},
+		{"self-probe", func(ctx context.Context) error {
+			return d.probe.run(ctx, func() { signalOne(d.healthChanged) })
+		}},
 		{"reload", func(ctx context.Context) error { return d.reloadOn(ctx, hup, load) }},
 	}
 	if err := d.announce(ctx); err != nil {
