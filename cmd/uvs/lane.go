@@ -33,8 +33,15 @@ type lane struct {
 const laneServers = 1 << 15
 
 // openLane opens the fast lane if cfg wants it and the machine can. Where it
-// is not required, why says what is in the way.
+// is not required, why says what is in the way. What a killed uvs has left of
+// its lane is removed in any case.
 func openLane(cfg *config.Config, h *host.Host, log *slog.Logger) (l *lane, why string, err error) {
+	switch n, err := fastlane.Clean(); {
+	case err != nil:
+		log.Warn("a filter of a killed uvs stays; it does nothing any more", "error", err)
+	case n > 0:
+		log.Info("removed the fast lane's filters that a killed uvs has left", "filters", n)
+	}
 	switch {
 	case cfg.Device.Offload == config.OffloadOff:
 		return nil, "device.offload is off", nil

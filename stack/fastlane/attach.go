@@ -156,13 +156,46 @@ func (f *filter) any(is func(netlink.Filter) bool) bool {
 
 func ours(f netlink.Filter) bool {
 	b, ok := f.(*netlink.BpfFilter)
-	return ok && b.Name == filterName
+	return ok && b.Name == filterName && b.Priority == filterPriority
+}
+
+// Clean removes the filters that a killed uvs has left at any device, and says
+// how many there were. What was attached by tcx has gone by itself. The clsact
+// stays: whose it is nobody can tell, and without filters it does nothing.
+func Clean() (removed int, err error) {
+	devices, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return 0, fmt.Errorf("list the devices: %w", err)
+	}
+	var errs []error
+	for _, dev := range devices {
+		filters, err := netlink.FilterList(dev, netlink.HANDLE_MIN_INGRESS)
+		if err != nil {
+			continue // it is gone, or can have none
+		}
+		for _, f := range filters {
+			if !ours(f) {
+				continue
+			}
+			if err := netlink.FilterDel(f); err != nil && !gone(err) {
+				errs = append(errs, fmt.Errorf("device %s: filter %s of a killed uvs: %w", dev.Attrs().Name, filterName, err))
+				continue
+			}
+			removed++
+		}
+	}
+	return removed, errors.Join(errs...)
+}
+
+// gone says whether a removal failed because somebody else was quicker.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)
 }
 
 func (f *filter) close() error {
 	err := netlink.FilterDel(f.filter)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
-		err = nil // somebody has removed it
+	if gone(err) {
+		err = nil
 	}
 	return errors.Join(err, f.removeQdisc())
 }
@@ -173,7 +206,7 @@ func (f *filter) removeQdisc() error {
 		return nil
 	}
 	err := netlink.QdiscDel(f.qdisc)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
+	if gone(err) {
 		return nil
 	}
 	return err

@@ -161,3 +161,39 @@ func TestFiltersOfOthersStay(t *testing.T) {
 		t.Errorf("%d filters and %d clsact are left, want theirs and its clsact", len(left), qdiscs(t, index))
 	}
 }
+
+// TestCleanRemovesWhatAKilledUvsLeft: on every device, and nothing of others,
+// be it of our name or at our priority.
+func TestCleanRemovesWhatAKilledUvsLeft(t *testing.T) {
+	l := open(t)
+	first := namespace(t)
+	second := device(t, "up1")
+	device(t, "up2") // without a clsact
+	for _, index := range []int{first, second} {
+		if _, err := attachFilter(l.objects.Lane, index); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attrs := netlink.FilterAttrs{LinkIndex: second, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL}
+	for _, theirs := range []struct {
+		name     string
+		priority uint16
+	}{{"theirs", 1}, {filterName, 2}, {"others", filterPriority + 1}} {
+		attrs.Priority = theirs.priority
+		if err := netlink.FilterAdd(&netlink.BpfFilter{FilterAttrs: attrs, Fd: l.objects.Lane.FD(), Name: theirs.name, DirectAction: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := Clean(); n != 2 || err != nil {
+		t.Errorf("removed %d, %v; want ours at two devices", n, err)
+	}
+	if n := len(filters(t, first)); n != 0 {
+		t.Errorf("%d filters are left at the first device", n)
+	}
+	if n := len(filters(t, second)); n != 3 {
+		t.Errorf("%d filters of others are left, want all three", n)
+	}
+	if n, err := Clean(); n != 0 || err != nil {
+		t.Errorf("with nothing to clean: %d, %v", n, err)
+	}
+}
