@@ -45,7 +45,10 @@ var variants = map[string]string{
 	"kernel": "egress kernel",
 	"link":   "egress link",
 	"road":   "TUN road", // without the fast lane
-	"before": "before",   // the program that -before names
+	"offer1": "offload_every 1",
+	"offer4": "offload_every 4",
+	"offer8": "offload_every 8",
+	"before": "before", // the program that -before names
 }
 
 // contenderByName finds a contender, also one like nat/kernel.

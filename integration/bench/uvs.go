@@ -11,7 +11,7 @@ import (
 )
 
 const uvsConf = `node: bench
-device: {name: uvs0, egress: %[1]s, offload: %[4]s}
+device: {name: uvs0, egress: %[1]s, offload: %[4]s, offload_every: %[5]s}
 addresses: {fullnat_pool: ["` + lipPool + `"]}
 admin: {socket: "%[2]s/uvs.sock", listen: ""}
 services:
@@ -28,14 +28,16 @@ services:
 // Its witness is what the director says that it carried, on either road.
 func setupUVS(_ context.Context, l *lane) error {
 	mode, variant, _ := strings.Cut(l.name, "/")
-	egress, offload := "auto", "auto"
+	egress, offload, every := "auto", "auto", "32"
 	switch variant {
 	case "kernel", "link":
 		egress, offload = variant, "off"
 	case "road":
 		offload = "off"
+	case "offer1", "offer4", "offer8":
+		every = strings.TrimPrefix(variant, "offer")
 	}
-	path, err := l.config("uvs.yaml", uvsConf, egress, l.dir, mode, offload)
+	path, err := l.config("uvs.yaml", uvsConf, egress, l.dir, mode, offload, every)
 	if err != nil {
 		return err
 	}
