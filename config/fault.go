@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -25,7 +26,8 @@ func (f *Fault) Error() string {
 type faults struct {
 	cfg  *Config
 	list []error
-	seen map[string]bool // paths that have a fault
+	seen map[string]bool       // paths that have a fault
+	vips map[netip.Addr]string // the first service that listens on each, by name; made by checkServices
 }
 
 // add notes a fault at a path such as services[0].real_servers[2].address.

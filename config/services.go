@@ -47,6 +47,14 @@ func (t *Tunnel) inherit(from Tunnel) {
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 func (fs *faults) checkServices(o Options) {
+	fs.vips = map[netip.Addr]string{}
+	for i := range fs.cfg.Services {
+		for _, l := range fs.cfg.Services[i].Listen {
+			if _, ok := fs.vips[l.Addr]; !ok {
+				fs.vips[l.Addr] = fs.cfg.Services[i].Name
+			}
+		}
+	}
 	names := map[string]int{}
 	for i := range fs.cfg.Services {
 		s, path := &fs.cfg.Services[i], fmt.Sprintf("services[%d]", i)
@@ -196,12 +204,8 @@ func (fs *faults) checkServerAddress(path string, s *Service, rs *RealServer, ot
 	if lip, ok := fs.poolHolding(addr); ok {
 		fs.add(path, "%v lies in the fullnat_pool %v", addr, lip)
 	}
-	for i := range fs.cfg.Services {
-		for _, l := range fs.cfg.Services[i].Listen {
-			if l.Addr == addr {
-				fs.add(path, "%v is a VIP, of service %q; its packets would come back to uvs", addr, fs.cfg.Services[i].Name)
-			}
-		}
+	if name, ok := fs.vips[addr]; ok {
+		fs.add(path, "%v is a VIP, of service %q; its packets would come back to uvs", addr, name)
 	}
 	for _, l := range s.Listen {
 		fs.checkServerOnListen(path, rs, l)
