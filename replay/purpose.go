@@ -42,8 +42,8 @@ var Purposes = []Purpose{
 	},
 	{
 		Name:   "unseen replies",
-		IPVS:   "counts a reply of a dr or tun real server which is routed through the director, and its own ICMP errors to the client, as outgoing packets.",
-		Here:   "counts as replies what it carried to a client for a real server, and errors about the path.",
+		IPVS:   "counts a reply of a dr or tun real server which is routed through the director, and its own ICMP errors to the client, as outgoing packets. From such a reply on it follows the connection by both directions (IP_VS_CONN_F_NOOUTPUT).",
+		Here:   "counts as replies what it carried to a client for a real server, and errors about the path. It follows a connection of dr or tun by the client's packets alone.",
 		Reason: "Such a reply is the host's to forward; it is never given to uvs, which could do nothing to it.",
 		explains: func(v *Vector, d *Difference) bool {
 			return d.What == "stats" && onlyColumns(d, map[int]bool{statOutPackets: false, statOutBytes: false}) && !v.differsAt(d, v.natted())
