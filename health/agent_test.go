@@ -1,7 +1,6 @@
 package health
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -86,7 +85,7 @@ func TestAnAgentIsAsked(t *testing.T) {
 			}
 			go func(c net.Conn) {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(patience))
 				if await(c, []byte("how are you?")) == nil {
 					_, _ = io.WriteString(c, line.Load().(string))
 				}
@@ -95,7 +94,7 @@ func TestAnAgentIsAsked(t *testing.T) {
 	}()
 	changed := make(chan struct{}, 1)
 	mb := Member{Service: "web", Server: netip.MustParseAddrPort("192.0.2.1:80"), Options: Options{Type: None},
-		Agent: Agent{Addr: at, Send: "how are you?", Interval: 20 * time.Millisecond, Timeout: 10 * time.Second}}
+		Agent: Agent{Addr: at, Send: "how are you?", Interval: 20 * time.Millisecond, Timeout: patience}}
 	m := run(t, MonitorOptions{Changed: func() {
 		select {
 		case changed <- struct{}{}:
@@ -104,7 +103,7 @@ func TestAnAgentIsAsked(t *testing.T) {
 	}}, mb)
 	wait := func(what string, ok func(Status) bool) {
 		t.Helper()
-		deadline := time.After(10 * time.Second)
+		deadline := time.After(patience)
 		for !ok(stateOf(t, m, "web")) {
 			select {
 			case <-deadline:
@@ -127,10 +126,8 @@ func TestAnAgentIsAsked(t *testing.T) {
 
 func TestAnAgentThatDoesNotStop(t *testing.T) {
 	at := answering(t, "", strings.Repeat("x", maxAnswer+1000))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
 	a := Agent{Addr: at}
-	if line, err := a.ask(ctx); err == nil || !strings.Contains(err.Error(), "no line in the first") {
+	if line, err := a.ask(limited(t, patience)); err == nil || !strings.Contains(err.Error(), "no line in the first") {
 		t.Errorf("%d bytes, %v", len(line), err)
 	}
 }

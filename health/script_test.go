@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 		{"one that leaves a process in another session behind", "setsid sleep 2 & exit 0", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := shell(t, tt.line).Check(limited(t, 10*time.Second), scriptTarget)
+			err := shell(t, tt.line).Check(limited(t, patience), scriptTarget)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || err.Error() != tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
@@ -56,15 +56,15 @@ func TestAScriptEndsWithItsGroup(t *testing.T) {
 		limit      time.Duration
 		want       error
 	}{
-		{"one that hangs and forks", "sleep 1000 & echo $! >%s; sleep 1000", 300 * time.Millisecond, context.DeadlineExceeded},
-		{"one that ignores signals", "trap '' TERM INT HUP; sleep 1000 & echo $! >%s; while :; do sleep 1000; done", 300 * time.Millisecond, context.DeadlineExceeded},
-		{"one that ends before its child", "sleep 1000 & echo $! >%s", 10 * time.Second, nil},
+		{"one that hangs and forks", "sleep 1000 & echo $! >%s; sleep 1000", 3 * time.Second, context.DeadlineExceeded},
+		{"one that ignores signals", "trap '' TERM INT HUP; sleep 1000 & echo $! >%s; while :; do sleep 1000; done", 3 * time.Second, context.DeadlineExceeded},
+		{"one that ends before its child", "sleep 1000 & echo $! >%s", patience, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "pid")
 			start := time.Now()
 			err := shell(t, strings.Replace(tt.line, "%s", file, 1)).Check(limited(t, tt.limit), scriptTarget)
-			if !errors.Is(err, tt.want) || time.Since(start) > 5*time.Second {
+			if !errors.Is(err, tt.want) || time.Since(start) > patience {
 				t.Errorf("%v after %v, want %v", err, time.Since(start), tt.want)
 			}
 			raw, err := os.ReadFile(file)
@@ -75,7 +75,7 @@ func TestAScriptEndsWithItsGroup(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			deadline := time.After(10 * time.Second)
+			deadline := time.After(patience)
 			for running(child) {
 				select {
 				case <-deadline:
