@@ -236,8 +236,8 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
-		t.Error("still running after ten seconds")
+	case <-time.After(time.Minute):
+		t.Error("still running after a minute")
 	}
 }
 

@@ -21,7 +21,7 @@ func serialized(t testing.TB, m *bgp.BGPMessage) message {
 }
 
 func openMessage(t testing.TB, as uint16) message {
-	return serialized(t, bgp.NewBGPOpenMessage(as, 9, "192.0.2.1", []bgp.OptionParameterInterface{
+	return serialized(t, bgp.NewBGPOpenMessage(as, 300, "192.0.2.1", []bgp.OptionParameterInterface{
 		bgp.NewOptionParameterCapability([]bgp.ParameterCapabilityInterface{
 			bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapMultiProtocol(bgp.RF_IPv6_UC), bgp.NewCapFourOctetASNumber(uint32(as)), bgp.NewCapRouteRefresh(),
 			bgp.NewCapExtendedNexthop([]*bgp.CapExtendedNexthopTuple{bgp.NewCapExtendedNexthopTuple(bgp.RF_IPv4_UC, bgp.AFI_IP6)}),

@@ -39,7 +39,7 @@ func newRouter(t *testing.T, n byte) *router {
 	t.Cleanup(func() { l.Close() })
 	return &router{t: t, addr: addr, l: l, as: 65000, peer: Peer{
 		Name: addr.String(), Address: addr, Port: uint16(l.Addr().(*net.TCPAddr).Port), AS: 65000,
-		LocalAddress: netip.MustParseAddr("127.0.9.254"), IPv4: true, HoldTime: 9 * time.Second, ConnectRetry: time.Second,
+		LocalAddress: netip.MustParseAddr("127.0.9.254"), IPv4: true, HoldTime: 5 * patience, ConnectRetry: time.Second,
 	}}
 }
 
@@ -50,7 +50,7 @@ type talk struct {
 }
 
 // patience bounds every wait: more than any takes on a busy machine.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // accept takes a connection and comes up to Established.
 func (r *router) accept() *talk {
@@ -305,7 +305,11 @@ func TestWhatAPeerSendsDoesNoHarm(t *testing.T) {
 	if got := again.update(); !strings.HasPrefix(got, "+203.0.113.1/32") {
 		t.Errorf("after the session's end: %s", got)
 	}
-	if p := s.Stats().Peers[0]; p.Ups != 2 || p.Downs != 1 || p.State != Established || p.Refused != 500 {
+	eventually(t, "the second session to be counted", func() bool {
+		p := s.Stats().Peers[0]
+		return p.Ups == 2 && p.Downs == 1 && p.State == Established
+	})
+	if p := s.Stats().Peers[0]; p.Ups != 2 || p.Downs != 1 || p.Refused != 500 {
 		t.Errorf("%+v", p)
 	}
 }

@@ -49,7 +49,7 @@ func (h *Host) Link(peer *Host, ours, theirs string) *Host {
 
 // linkPatience is how long the kernel may take to find both ends of a link up:
 // it does so in the background, in milliseconds.
-const linkPatience = 10 * time.Second
+const linkPatience = time.Minute
 
 // up says that an interface carries packets and has the link-local address
 // that the kernel gives it.
