@@ -22,10 +22,13 @@ import (
 	"github.com/uvs-project/uvs/packet"
 )
 
+// patience bounds every wait: far more than any takes on a busy machine.
+const patience = time.Minute
+
 // within bounds a test's wait for traffic.
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -177,7 +180,7 @@ func TestDeviceNetstackAnswersPing(t *testing.T) {
 	}
 	for _, vip := range sceneVIPs {
 		for _, size := range []string{"56", "4000"} { // the second in fragments
-			if out, err := s.client.Run(within(t), "ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", "-s", size, vip.String()); err != nil {
+			if out, err := s.client.Run(within(t), "ping", "-n", "-c", "2", "-i", "0.2", "-W", "30", "-s", size, vip.String()); err != nil {
 				t.Errorf("ping %v with %s bytes: %v\n%s", vip, size, err, out)
 			}
 		}

@@ -68,8 +68,8 @@ func next(t *testing.T, tun *MemTUN, queue int) []byte {
 	select {
 	case b := <-tun.Written(queue):
 		return b
-	case <-time.After(5 * time.Second):
-		t.Fatal("no packet was written in 5 s")
+	case <-time.After(patience):
+		t.Fatalf("no packet was written in %v", patience)
 		return nil
 	}
 }
@@ -145,7 +145,7 @@ func TestRoadVerdicts(t *testing.T) {
 // waitStats returns once the first queue's counters are as wanted.
 func waitStats(t *testing.T, r *Road, ok func(QueueStats) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for !ok(r.Stats().Queues[0]) {
 		select {

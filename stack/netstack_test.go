@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -157,11 +158,13 @@ func TestNetstackLimitsItsErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	const asked = 2000
+	start := time.Now()
 	for i := range asked {
 		src := fmt.Sprintf("192.0.2.1:%d", 1024+i)
 		n.link.deliver(packettest.UDP(src, "203.0.113.10:99"))
 	}
-	if got := len(n.link.queues[0].(*memQueue).out); got == 0 || got > asked/2 {
-		t.Errorf("%d answers to %d datagrams, want some but not most", got, asked)
+	most := 50 + int(1000*time.Since(start).Seconds()) + 1
+	if got := len(n.link.queues[0].(*memQueue).out); got == 0 || got > most {
+		t.Errorf("%d answers to %d datagrams, want some, but %d at most", got, asked, most)
 	}
 }

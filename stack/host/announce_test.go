@@ -172,14 +172,17 @@ func TestHostsOnTheLANFindTheVIPs(t *testing.T) {
 
 	// One that never heard of them asks, and is answered at once.
 	d.runPeer("ip neigh flush all")
-	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if delay := strings.TrimSpace(d.run("sysctl -n net." + family + ".neigh.eth0.proxy_delay")); delay != "0" {
+			t.Errorf("answers over %s wait for up to %s hundredths of a second", family, delay)
+		}
+	}
+	must(t, d.tun.SetReadDeadline(time.Now().Add(patience)))
 	for _, vip := range []string{"10.9.0.100", "2001:db8:9::100"} {
 		start := time.Now()
 		d.send("", netip.AddrPortFrom(addr(vip), 80).String(), 10)
 		d.receive(addr(vip))
-		if took := time.Since(start); took > 700*time.Millisecond {
-			t.Errorf("the answer for %s took %v", vip, took)
-		}
+		t.Logf("the answer for %s took %v", vip, time.Since(start))
 	}
 
 	// A device whose address changes is announced anew.

@@ -38,7 +38,7 @@ func TestPacketsOfVIPsAndPoolsAndRepliesComeIntoTheDevice(t *testing.T) {
 	}
 	h := d.open(Options{})
 	must(t, h.Apply(t.Context(), everyKind))
-	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, d.tun.SetReadDeadline(time.Now().Add(patience)))
 	for _, tt := range []struct{ name, src, dst string }{
 		{"a VIP", "", "203.0.113.10:80"},
 		{"a VIP, IPv6", "", "[2001:db8:a::10]:80"},
@@ -121,7 +121,7 @@ func TestAReadOnlyProcSysIsGotAroundByNetlink(t *testing.T) {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
-	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, d.tun.SetReadDeadline(time.Now().Add(patience)))
 	d.send("", "203.0.113.10:80", 10)
 	d.receive(addr("203.0.113.10"))
 
@@ -168,7 +168,7 @@ func TestWithoutNftables(t *testing.T) {
 	if tables := d.run("nft list tables"); strings.Contains(tables, "uvs_") {
 		t.Fatalf("there is a table: %s", tables)
 	}
-	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, d.tun.SetReadDeadline(time.Now().Add(patience)))
 	d.sendRaw(unix.AF_INET, packet.ICMPv4, "192.0.2.99", icmpError4(ipv4(packet.UDP, "192.0.2.99", "10.9.0.2", udp(4444, 5000))))
 	d.receive(addr("192.0.2.99"))
 	d.sendRaw(unix.AF_INET6, packet.ICMPv6, "2001:db8:c::1", icmpError6(ipv6(packet.UDP, "2001:db8:c::1", "2001:db8:9::2", udp(4444, 5000))))
@@ -194,7 +194,7 @@ func TestManyRepliesAreMarkedInsteadOfRules(t *testing.T) {
 	if rules := d.run("ip rule"); strings.Contains(rules, "sport") {
 		t.Errorf("there are rules for replies:\n%s", rules)
 	}
-	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, d.tun.SetReadDeadline(time.Now().Add(patience)))
 	d.send("10.9.0.2:4999", "192.0.2.99:4444", 10) // not ours: it would come first
 	for _, p := range []struct{ src, dst string }{
 		{"10.9.0.2:5064", "192.0.2.99:5555"}, {"[2001:db8:9::2]:5064", "[2001:db8:c::1]:5555"},
@@ -238,7 +238,8 @@ func TestThousandsOfVIPsAreQuick(t *testing.T) {
 	start = time.Now()
 	must(t, h.Close())
 	t.Logf("10000 VIPs and 1000 replies: %v, one less: %v, closed: %v", first, second, time.Since(start))
-	if first > 10*time.Second {
+	// In a second or so: what this tells is work that grows with the square.
+	if first > time.Minute {
 		t.Errorf("took %v", first)
 	}
 }

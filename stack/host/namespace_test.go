@@ -211,7 +211,7 @@ func (d *director) listen(local string) *net.UDPConn {
 		must(d.t, err)
 	})
 	d.t.Cleanup(func() { conn.Close() })
-	must(d.t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(d.t, conn.SetReadDeadline(time.Now().Add(patience)))
 	return conn
 }
 

@@ -64,7 +64,7 @@ func tracked(d *director) string {
 // the device, and one written to the device that leaves by the kernel.
 func crossing(d *director) {
 	d.t.Helper()
-	must(d.t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(d.t, d.tun.SetReadDeadline(time.Now().Add(patience)))
 	for _, p := range []struct{ src, dst string }{
 		{"", "203.0.113.10:80"}, {"", "[2001:db8:a::10]:80"}, {"", "198.51.100.5:2000"}, {"", "[2001:db8:f::5]:2000"},
 		{"10.9.0.2:5000", "192.0.2.99:4444"}, {"[2001:db8:9::2]:5000", "[2001:db8:c::1]:4444"},
@@ -144,7 +144,7 @@ func TestFragmentsAndErrorsOfRealServersComeIntoTheDevice(t *testing.T) {
 	}
 	h := d.open(Options{})
 	must(t, h.Apply(t.Context(), everyKind))
-	must(t, d.tun.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, d.tun.SetReadDeadline(time.Now().Add(patience)))
 	for _, p := range []struct{ src, dst string }{
 		{"10.9.0.2:5000", "192.0.2.99:4444"}, {"[2001:db8:9::2]:5000", "[2001:db8:c::1]:4444"},
 	} {
