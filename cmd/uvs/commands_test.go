@@ -51,7 +51,7 @@ func TestExitCodes(t *testing.T) {
 		stdout string // parts
 		stderr []string
 	}{
-		{name: "help", args: nil, code: 0, stdout: "Available Commands"},
+		{name: "help", args: []string{}, code: 0, stdout: "Available Commands"},
 		{name: "version", args: []string{"version"}, code: 0, stdout: "uvs "},
 		{name: "a good file", args: []string{"check", "-c", good}, code: 0, stdout: "good: 1 services on 2 addresses and ports, 2 real servers"},
 		{name: "every fault of a bad file", args: []string{"check", "-c", bad}, code: 2, stderr: []string{"\ndevice.queues: 99 is", "\nlimits.flows: 0 is"}},
