@@ -17,7 +17,7 @@ check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 	go vet ./...
 	go tool staticcheck -checks all,-ST1000 ./...
-	CGO_ENABLED=1 go test -race $$(go list ./... | grep -v /integration$$)
+	CGO_ENABLED=1 go test -race -timeout 60m $$(go list ./... | grep -v /integration$$)
 
 # tools installs the Debian packages that the tests use and that are missing.
 tools:
@@ -27,7 +27,7 @@ tools:
 # namespaces against programs that we did not write, as root. What cannot run
 # here is skipped and says why; with CI=true that is a failure.
 test: tools check
-	go test -v -timeout 40m ./integration
+	go test -v -timeout 90m ./integration
 
 # fuzz runs every fuzz test for FUZZTIME.
 FUZZTIME ?= 1m
