@@ -45,7 +45,7 @@ func (n *network) lookAt(ctx context.Context, c Case, proto string, port uint16)
 	}
 
 	// The answer is here, so all has been captured, but maybe not yet read.
-	patience, done := context.WithTimeout(ctx, 2*time.Second)
+	patience, done := context.WithTimeout(ctx, askTime)
 	defer done()
 	var seen []Sight
 	err = lab.Wait(patience, "captures", func() error {

@@ -19,7 +19,7 @@ import (
 
 const (
 	requests  = 20                     // of each kind, to see how they are spread
-	askTime   = 3 * time.Second        // one request may take so long, a lost packet included
+	askTime   = 10 * time.Second       // one request may take so long, a lost packet or a busy machine included
 	speedTime = 300 * time.Millisecond // each way, to see how fast it goes
 	fileSize  = 1 << 20                // bytes of the upload whose checksum is compared
 )
