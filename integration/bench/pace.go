@@ -108,7 +108,7 @@ func newPacer(to netip.AddrPort, conns int) (*pacer, error) {
 }
 
 // drain is how long answers to the last requests are waited for.
-const drain = time.Second
+const drain = 10 * time.Second
 
 func (p *pacer) run(rate float64, length time.Duration) (paced, error) {
 	total := int(rate * length.Seconds())

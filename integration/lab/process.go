@@ -15,9 +15,9 @@ import (
 )
 
 // stopPatience is how long a process may take to end after SIGTERM before it
-// is killed: a director that undoes its routes needs milliseconds, not
-// seconds.
-const stopPatience = 5 * time.Second
+// is killed: a director that undoes its routes needs milliseconds, seconds on a
+// machine that has much else to do.
+const stopPatience = 15 * time.Second
 
 // A Process is a program that runs in a host.
 type Process struct {
@@ -93,6 +93,7 @@ func (h *Host) Run(ctx context.Context, name string, args ...string) (string, er
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = stopPatience // all that it printed is wanted
 	p, err := h.Start(cmd)
 	if err != nil {
 		return "", err
@@ -147,7 +148,7 @@ func (p *Process) Signal(s syscall.Signal) error {
 }
 
 // Stop asks the process to end, kills it with all of its group if it does not
-// within five seconds, and returns when it is gone.
+// soon, and returns when it is gone.
 func (p *Process) Stop() {
 	p.Signal(unix.SIGTERM)
 	select {
