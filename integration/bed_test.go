@@ -101,7 +101,7 @@ const natTable = 100
 func (b *bed) serve(list []variant) error {
 	for _, group := range b.groups {
 		for _, rs := range group {
-			for _, start := range []func(*lab.Host) error{nginx, bind, iperf, socatTCP} {
+			for _, start := range []func(*lab.Host) error{nginx, bind, socatTCP} {
 				if err := start(rs); err != nil {
 					return err
 				}
