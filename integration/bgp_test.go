@@ -111,7 +111,7 @@ bgp:
 	fib(t, n.router, "203.0.113.10", "via 192.0.2.11")
 	fib(t, n.router, "2001:db8:a::10", "via 2001:db8:1::11")
 	for _, url := range []string{"http://203.0.113.10/who", "http://[2001:db8:a::10]/who"} {
-		if got := run(t, n.client, "curl", "-sS", "--fail", "--max-time", "10", url); !strings.HasPrefix(got, "rs ") {
+		if got := run(t, n.client, "curl", "-sS", "--fail", "--max-time", "60", url); !strings.HasPrefix(got, "rs ") {
 			t.Errorf("%s: answer %q", url, got)
 		}
 	}

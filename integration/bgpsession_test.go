@@ -109,7 +109,7 @@ func TestBGPSessionsWithBIRD(t *testing.T) {
 				if strings.Contains(vip, ":") {
 					url = "http://[" + vip + "]/who"
 				}
-				if got := run(t, n.client, "curl", "-sS", "--fail", "--max-time", "10", url); !strings.HasPrefix(got, "rs ") {
+				if got := run(t, n.client, "curl", "-sS", "--fail", "--max-time", "60", url); !strings.HasPrefix(got, "rs ") {
 					t.Errorf("%s: answer %q", url, got)
 				}
 			}

@@ -66,7 +66,7 @@ func (b *bird) start(t *testing.T) {
 		p.Stop()
 	})
 	if err := p.Await(within(t), "bird", func() error {
-		_, err := os.Stat(b.control)
+		_, err := b.host.Run(within(t), "birdc", "-s", b.control, "show", "status")
 		return err
 	}); err != nil {
 		t.Fatalf("%v\n%s", err, p.Output())

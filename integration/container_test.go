@@ -81,7 +81,7 @@ func TestContainer(t *testing.T) {
 	if out := e.docker(t, "exec", "uvs", "/uvs", "status"); !strings.Contains(out, "--cap-add BPF") {
 		t.Errorf("status does not say what the fast lane needs:\n%s", out)
 	}
-	e.docker(t, "stop", "uvs")
+	e.docker(t, "stop", "-t", "120", "uvs")
 	if code := e.docker(t, "inspect", "-f", "{{.State.ExitCode}}", "uvs"); code != "0" {
 		t.Errorf("uvs ended with %s", code)
 	}
@@ -95,7 +95,7 @@ func TestContainer(t *testing.T) {
 	if out := e.docker(t, "exec", "uvs", "/uvs", "status"); !regexp.MustCompile(`(?m)^fast lane +on;`).MatchString(out) {
 		t.Errorf("with the capability %s the fast lane is not on:\n%s", capability, out)
 	}
-	e.docker(t, "stop", "uvs")
+	e.docker(t, "stop", "-t", "120", "uvs")
 }
 
 // director runs the image by a line of the shell and waits until it answers.

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +30,7 @@ func leftovers(t *testing.T, pid string, tmp string) []string {
 
 func TestDemo(t *testing.T) {
 	need(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // what the demo may take
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience) // the demo takes ten seconds
 	defer cancel()
 	tmp := t.TempDir()
 	cmd := exec.CommandContext(ctx, uvsProgram(t), "demo", "--json")

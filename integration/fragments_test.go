@@ -73,7 +73,7 @@ func echoFragments(t *testing.T, x *target, raw *rawSender, size int, opts []pac
 	opts = append(opts, packettest.Data(string(data)), packettest.ID(uint16(pc.LocalAddr().(*net.UDPAddr).Port)))
 	whole := packettest.UDP(pc.LocalAddr().String(), netip.AddrPortFrom(x.vip, echoPort).String(), opts...)
 	raw.send(t, cut(whole)...)
-	pc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	pc.SetReadDeadline(time.Now().Add(patience))
 	got := make([]byte, 1<<16)
 	n, _, err := pc.ReadFrom(got)
 	if err != nil {

@@ -190,7 +190,7 @@ func TestBGPSessionsWithFRR(t *testing.T) {
 				if strings.Contains(vip, ":") {
 					url = "http://[" + vip + "]/who"
 				}
-				if got := run(t, n.client, "curl", "-sS", "--fail", "--max-time", "10", url); !strings.HasPrefix(got, "rs ") {
+				if got := run(t, n.client, "curl", "-sS", "--fail", "--max-time", "60", url); !strings.HasPrefix(got, "rs ") {
 					t.Errorf("%s: answer %q", url, got)
 				}
 			}

@@ -78,7 +78,7 @@ func (w *ward) answered(t *testing.T, requests int) map[string]int {
 	t.Helper()
 	by := map[string]int{}
 	for range requests {
-		out := run(t, w.client, "curl", "-sS", "--fail", "--max-time", "10", "http://"+healthVIP+"/who")
+		out := run(t, w.client, "curl", "-sS", "--fail", "--max-time", "60", "http://"+healthVIP+"/who")
 		by[strings.Fields(out)[0]]++
 	}
 	return by
@@ -86,8 +86,8 @@ func (w *ward) answered(t *testing.T, requests int) map[string]int {
 
 func TestARealServerThatFailsGetsNoFlowsUntilItIsBack(t *testing.T) {
 	for check, health := range map[string]string{
-		"tcp":  "{type: tcp, interval: 200ms, timeout: 200ms}",
-		"http": "{type: http, path: /who, expect: 200, expect_body: rs, interval: 200ms, timeout: 200ms}",
+		"tcp":  "{type: tcp, interval: 2s, fast_interval: 100ms, timeout: 2s}",
+		"http": "{type: http, path: /who, expect: 200, expect_body: rs, interval: 2s, fast_interval: 100ms, timeout: 2s}",
 	} {
 		t.Run(check, func(t *testing.T) {
 			need(t, "nginx", "curl")

@@ -67,10 +67,10 @@ services:
 			if strings.Contains(vip, ":") {
 				url = "http://[" + vip + "]/who"
 			}
-			if got := run(t, client, "curl", "-sS", "--fail", "--max-time", "10", url); !strings.HasPrefix(got, "rs ") {
+			if got := run(t, client, "curl", "-sS", "--fail", "--max-time", "60", url); !strings.HasPrefix(got, "rs ") {
 				t.Errorf("answer %q", got)
 			}
-			run(t, client, "ping", "-n", "-c", "1", "-W", "5", vip)
+			run(t, client, "ping", "-n", "-c", "1", "-W", "60", vip)
 			if got := run(t, client, "ip", "neighbour", "show", vip); !strings.Contains(got, mac) {
 				t.Errorf("%q, want %s", got, mac)
 			}

@@ -106,7 +106,7 @@ func inventory(t *testing.T, h *lab.Host) []string {
 func serving(t *testing.T, b *bed, list []variant) {
 	t.Helper()
 	for _, v := range list {
-		run(t, b.client, "curl", "-sS", "--fail", "--max-time", "10", (&target{b, v}).url("/who"))
+		run(t, b.client, "curl", "-sS", "--fail", "--max-time", "60", (&target{b, v}).url("/who"))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // patience bounds every wait for a condition: far more than any takes on a
 // busy machine, so that reaching it means that the condition never comes.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // scratch is a directory for the whole run; tests use t.TempDir where they can.
 var scratch string

@@ -62,9 +62,10 @@ func busy(t *testing.T) (all time.Duration) {
 	return all
 }
 
-// mostOfACore, in per cent, is twice what uvs aims at: how fast the machine is
-// counts too, so this only tells a check that has become dear.
-const mostOfACore = 40
+// mostOfACore, in per cent, is five times what uvs aims at: how fast the machine
+// is counts too, and what else it does, so this only tells a check that has
+// become dear.
+const mostOfACore = 100
 
 func TestTenThousandChecksAreCheap(t *testing.T) {
 	need(t, "nginx", "ip")
@@ -78,7 +79,7 @@ func TestTenThousandChecksAreCheap(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("limits: {flows: 10000}\nannouncement: {vip_up: all}\nservices:\n")
 	for i := range services {
-		fmt.Fprintf(&b, "  - name: s%d\n    listen: [\"203.0.113.10:%d/tcp\"]\n    mode: tun\n    quorum: 100\n    health: {type: tcp, port: 80, interval: 2s}\n    real_servers:\n", i, 1000+i)
+		fmt.Fprintf(&b, "  - name: s%d\n    listen: [\"203.0.113.10:%d/tcp\"]\n    mode: tun\n    quorum: 100\n    health: {type: tcp, port: 80, interval: 2s, timeout: 2s}\n    real_servers:\n", i, 1000+i)
 		for j := range servers {
 			fmt.Fprintf(&b, "      - {address: 10.1.%d.%d}\n", i, j+1)
 		}
@@ -107,17 +108,19 @@ func TestTenThousandChecksAreCheap(t *testing.T) {
 		}
 	}
 	t.Logf("%.1f %% of a core, %d MiB; others used %.0f %%", core, resident>>10, others)
-	if core > mostOfACore && others < 30 {
+	if core > mostOfACore {
 		t.Errorf("%.1f %% of a core, want at most %d", core, mostOfACore)
 	}
 	if resident > 200<<10 {
 		t.Errorf("%d MiB resident, want at most 200", resident>>10)
 	}
-	metrics, err := d.get(within(t), "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(metrics, `state="up"} 1`); n != services*servers {
-		t.Errorf("%d real servers are up afterwards", n)
+	if err := lab.Wait(within(t), "all real servers to be up afterwards", func() error {
+		metrics, err := d.get(within(t), "/metrics")
+		if n := strings.Count(metrics, `state="up"} 1`); err == nil && n != services*servers {
+			err = fmt.Errorf("%d are", n)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
 	}
 }

@@ -129,7 +129,7 @@ func quietBed(t *testing.T, list []variant) *bed {
 
 func TestIdleConnectionsAreResetAtBothEnds(t *testing.T) {
 	b := quietBed(t, resetVariants)
-	startDirector(t, b.director, settings+"timeouts: {tcp: 3s}\npolicy: {reset_expired: true}\n"+quietServices(resetVariants, 1, 1))
+	startDirector(t, b.director, settings+"timeouts: {tcp: 10s}\npolicy: {reset_expired: true}\n"+quietServices(resetVariants, 1, 1))
 	for _, p := range connectQuietly(t, b, resetVariants) {
 		p.resetBy(t)
 	}
@@ -155,7 +155,7 @@ func TestConnectionsOfARemovedRealServerAreReset(t *testing.T) {
 func TestADrainEnds(t *testing.T) {
 	list := some("dr IPv4", "nat IPv6")
 	b := quietBed(t, list)
-	config := settings + "policy: {drain: 2s, reset_expired: true}\n"
+	config := settings + "policy: {drain: 10s, reset_expired: true}\n"
 	d := startDirector(t, b.director, config+quietServices(list, 1, 1))
 	pairs := connectQuietly(t, b, list)
 	if err := d.reload(config + quietServices(list, 1, 0)); err != nil {
@@ -163,7 +163,7 @@ func TestADrainEnds(t *testing.T) {
 	}
 	for _, p := range pairs {
 		if p.server == 2 {
-			exchangeOnce(t, p.name, p.client, p.remote, 1000) // for two seconds it goes on
+			exchangeOnce(t, p.name, p.client, p.remote, 1000) // for as long as the drain it goes on
 		}
 	}
 	for _, p := range pairs {

@@ -58,7 +58,8 @@ services:
 `
 }
 
-// connect is the original's test_service: 32 random bytes one way by socat.
+// connect is the original's test_service: 32 random bytes one way by socat, but
+// with more time than the original gives.
 func (s *selftest) connect(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -68,14 +69,14 @@ func (s *selftest) connect(t *testing.T) {
 	if err := os.WriteFile(in, bytesIn, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	server, err := s.ns2.Start(exec.Command("sh", "-c", "timeout 5 socat -u -4 TCP-LISTEN:8080,reuseaddr STDOUT > "+out))
+	server, err := s.ns2.Start(exec.Command("sh", "-c", "timeout 120 socat -u -4 TCP-LISTEN:8080,reuseaddr STDOUT > "+out))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.ns2.WaitListen(within(t), "tcp/8080"); err != nil {
 		t.Fatal(err)
 	}
-	run(t, s.ns0, "sh", "-c", "timeout 2 socat -u -4 STDIN TCP:"+selftestVIP+":8080 < "+in)
+	run(t, s.ns0, "sh", "-c", "timeout 60 socat -u -4 STDIN TCP:"+selftestVIP+":8080 < "+in)
 	if err := server.Wait(within(t)); err != nil {
 		t.Error(err)
 	}

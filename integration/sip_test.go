@@ -42,7 +42,7 @@ func sippServer(t *testing.T, h *lab.Host, addr, port string) *lab.Process {
 func call(t *testing.T, h *lab.Host, addr, port, to string, calls int) {
 	t.Helper()
 	out := run(t, h, "sipp", "-sn", "uac", "-i", addr, "-p", port, to, "-m", fmt.Sprint(calls), "-r", "50", "-d", "200",
-		"-nostdin", "-timeout", "20s", "-timeout_error", "-trace_stat", "-stf", "/dev/null")
+		"-nostdin", "-timeout", "90s", "-timeout_error", "-trace_stat", "-stf", "/dev/null")
 	if want := fmt.Sprintf("Successful call        |        0                  |%9d", calls); !strings.Contains(out, want) {
 		t.Errorf("not all of %d calls went well:\n%s", calls, out)
 	}

@@ -33,25 +33,25 @@ func TestOtherTrafficOfRealServersIsUntouched(t *testing.T) {
 				if err := rs.WaitListen(within(t), fmt.Sprintf("tcp/%d", port)); err != nil {
 					t.Fatal(err)
 				}
-				out := run(t, b.client, "socat", "-u", "-T10", fmt.Sprintf("TCP:%s:%d", literal(rip), port), "STDOUT")
+				out := run(t, b.client, "socat", "-u", "-T60", fmt.Sprintf("TCP:%s:%d", literal(rip), port), "STDOUT")
 				if out != "like ssh\n" {
 					t.Errorf("got %q", out)
 				}
 			})
 			t.Run("a balanced port, asked directly", func(t *testing.T) {
-				out := run(t, b.client, "curl", "-sS", "--fail", "--max-time", "10", "http://"+literal(rip)+"/who")
+				out := run(t, b.client, "curl", "-sS", "--fail", "--max-time", "60", "http://"+literal(rip)+"/who")
 				if want := fmt.Sprintf("rs1 %v %v\n", v.clientAddr(), rip); out != want {
 					t.Errorf("got %q, want %q", out, want)
 				}
 			})
 			t.Run("a connection that the real server opens", func(t *testing.T) {
-				out := run(t, rs, "curl", "-sS", "--fail", "--max-time", "10", "--interface", rip.String(), "http://"+literal(v.clientAddr())+"/who")
+				out := run(t, rs, "curl", "-sS", "--fail", "--max-time", "60", "--interface", rip.String(), "http://"+literal(v.clientAddr())+"/who")
 				if !strings.HasPrefix(out, fmt.Sprintf("client %v ", rip)) {
 					t.Errorf("the client sees %q, want the real server's own address %v", out, rip)
 				}
 			})
 			t.Run("ping", func(t *testing.T) {
-				run(t, b.client, "ping", "-n", "-c", "1", "-W", "5", rip.String())
+				run(t, b.client, "ping", "-n", "-c", "1", "-W", "60", rip.String())
 			})
 		})
 	}

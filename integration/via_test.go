@@ -51,7 +51,7 @@ func TestChecksThroughTheModeProveWhatTheModeNeeds(t *testing.T) {
 	settled(t, b.director)
 	config := settings + "services:\n"
 	for _, v := range throughTheMode {
-		config += v.checkedService("{type: http, path: /who, expect: 200, via: mode, interval: 300ms, timeout: 300ms, fall: 2}")
+		config += v.checkedService("{type: http, path: /who, expect: 200, via: mode, interval: 2s, fast_interval: 100ms, timeout: 2s}")
 	}
 	d := startDirector(t, b.director, config)
 	for i := range throughTheMode {
@@ -71,7 +71,7 @@ func TestChecksThroughTheModeProveWhatTheModeNeeds(t *testing.T) {
 	run(t, rs, "ip", "address", "del", dr.vip.String()+"/32", "dev", "lo")
 	b.awaitState(t, d, dr, 1, "down")
 	b.awaitState(t, d, dr, 2, "up")
-	run(t, b.director, "curl", "-sS", "--fail", "--max-time", "10", "http://"+dr.rip(1).String()+"/who")
+	run(t, b.director, "curl", "-sS", "--fail", "--max-time", "60", "http://"+dr.rip(1).String()+"/who")
 	run(t, rs, "ip", "address", "add", dr.vip.String()+"/32", "dev", "lo")
 	b.awaitState(t, d, dr, 1, "up")
 }
@@ -90,7 +90,7 @@ func TestChecksThroughTheModePassAStrictReversePathFilter(t *testing.T) {
 	}
 	config := settings + "services:\n"
 	for _, v := range list {
-		config += v.checkedService("{type: tcp, via: mode, interval: 300ms, timeout: 300ms}")
+		config += v.checkedService("{type: tcp, via: mode, interval: 2s, fast_interval: 100ms, timeout: 2s}")
 	}
 	d := startDirector(t, b.director, config)
 	for i := range list {
