@@ -25,12 +25,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -133,26 +131,4 @@ func (l *Lab) Close() {
 	for i := len(ends) - 1; i >= 0; i-- {
 		ends[i]()
 	}
-}
-
-// CloseOnSignal closes the lab when the process gets an interrupt or is told
-// to end, and then lets the signal do what it would have done. The returned
-// function ends the watch.
-func (l *Lab) CloseOnSignal() (stop func()) {
-	sig := make(chan os.Signal, 1)
-	signal.Notify(sig, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	done := make(chan struct{})
-	go func() {
-		select {
-		case s := <-sig:
-			l.Close()
-			signal.Reset(s)
-			unix.Kill(os.Getpid(), s.(syscall.Signal))
-		case <-done:
-		}
-	}()
-	return sync.OnceFunc(func() {
-		signal.Stop(sig)
-		close(done)
-	})
 }
