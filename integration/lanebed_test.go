@@ -6,7 +6,7 @@ package integration
 //	  client                     director                    rs
 //	198.18.0.2 ─────── 198.18.0.1  10.1.0.1 ─────── 10.1.0.2 echoes
 //
-//	VIP 203.0.113.10, routed to the director; nat
+//	VIP 203.0.113.10, routed to the director, and on the loopback of rs
 
 import (
 	"encoding/json"
@@ -23,7 +23,8 @@ const (
 	laneRIP = "10.1.0.2:80"
 )
 
-// laneServices has every packet of an established flow offer its flow.
+// laneServices, of nat, has every packet of an established flow offer its flow,
+// and takes on a connection that another director has begun.
 const laneServices = `
 device: {offload: required, offload_every: 1}
 services:
@@ -48,7 +49,7 @@ func newLaneBed(t *testing.T) *laneBed {
 	b.client.Link(b.director, "198.18.0.2/24", "198.18.0.1/24")
 	b.client.Route("default", "198.18.0.1")
 	b.director.Link(b.rs, "10.1.0.1/24", "10.1.0.2/24")
-	b.rs.Route("default", "10.1.0.1")
+	b.rs.Route("default", "10.1.0.1").Addr("lo", "203.0.113.10/32")
 	drawn(t, l)
 	b.echo(t)
 	return b
@@ -57,7 +58,7 @@ func newLaneBed(t *testing.T) *laneBed {
 // echo serves connections until the lab ends.
 func (b *laneBed) echo(t *testing.T) {
 	t.Helper()
-	ln, err := b.rs.Listen("tcp", laneRIP)
+	ln, err := b.rs.Listen("tcp", ":80")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +29,8 @@ type lane struct {
 	offerEvery int           // device.offload_every
 	refused    atomic.Uint64 // offers for which it had no room, or that the kernel did not take
 
-	trouble map[string]string // what was last logged of each task; run's own
+	mu      sync.Mutex
+	trouble map[string]string // what was last logged of each task; guarded by mu
 }
 
 // laneServers is how many real servers the lane can count for. Flows of those
@@ -122,15 +127,21 @@ func (l *lane) Count(account uint32) (packets, bytes uint64) {
 func (l *lane) routesChanged() { signalOne(l.changed) }
 
 const (
-	beatEvery   = 500 * time.Millisecond // a quarter of what the program waits for
-	attachEvery = 5 * time.Second        // how soon a removed program is attached anew
+	beatEvery = 500 * time.Millisecond // a quarter of what the program waits for
+
+	// attachEvery is how soon a removed program is attached anew. Where that
+	// does not last, or fails, twice as much is waited each time, up to
+	// attachSlowest.
+	attachEvery   = 5 * time.Second
+	attachSlowest = 5 * time.Minute
 )
 
 // run keeps the lane alive and attached where packets arrive.
 func (l *lane) run(ctx context.Context) error {
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
-	attach := time.NewTicker(attachEvery)
+	wait := attachEvery
+	attach := time.NewTimer(wait)
 	defer attach.Stop()
 	l.check("attach", l.attach())
 	l.check("heartbeat", l.Beat())
@@ -144,7 +155,12 @@ func (l *lane) run(ctx context.Context) error {
 			l.check("heartbeat", l.Lane.Invalidate())
 			l.check("attach", l.attach())
 		case <-attach.C:
-			l.check("attach", l.attach())
+			err := l.attach()
+			l.check("attach", err)
+			if wait = min(2*wait, attachSlowest); err == nil {
+				wait = attachEvery
+			}
+			attach.Reset(wait)
 		}
 	}
 }
@@ -163,15 +179,31 @@ func (l *lane) check(task string, err error) {
 	if err != nil {
 		now = err.Error()
 	}
-	if now == l.trouble[task] {
+	l.mu.Lock()
+	was := l.trouble[task]
+	l.trouble[task] = now
+	l.mu.Unlock()
+	if now == was {
 		return
 	}
-	l.trouble[task] = now
 	if err != nil {
 		l.log.Warn("the fast lane is in trouble; what it does not carry takes the TUN road", "task", task, "error", err)
 	} else {
 		l.log.Info("the fast lane is well again", "task", task)
 	}
+}
+
+// state is "on", with what is in its way.
+func (l *lane) state() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	state := "on"
+	for _, task := range slices.Sorted(maps.Keys(l.trouble)) {
+		if l.trouble[task] != "" {
+			state += fmt.Sprintf("; %s: %s", task, strings.ReplaceAll(l.trouble[task], "\n", "; "))
+		}
+	}
+	return state
 }
 
 var _ lb.Offload = (*lane)(nil)

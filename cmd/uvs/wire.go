@@ -260,10 +260,10 @@ func (d *director) followRoutes(ctx context.Context) error {
 	}
 }
 
-// laneState is "on", or why the fast lane is off.
+// laneState is "on" with what is in its way, or why the fast lane is off.
 func (d *director) laneState() string {
 	if d.lane != nil {
-		return "on"
+		return d.lane.state()
 	}
 	return "off: " + d.laneOff
 }

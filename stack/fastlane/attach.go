@@ -3,6 +3,7 @@ package fastlane
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -32,9 +33,13 @@ type port interface {
 	close() error
 }
 
+// ErrRemoved says that somebody has removed the program from a device.
+var ErrRemoved = errors.New("somebody has removed the program, packets took the TUN road; it is attached anew")
+
 // Attach makes the program run at the ingress of exactly these devices, by
-// their index, and attaches it anew where somebody has removed it. It goes on
-// after a device that fails; the errors name the devices.
+// their index, and attaches it anew where somebody has removed it, which an
+// ErrRemoved tells. It goes on after a device that fails; the errors name the
+// devices.
 func (l *Lane) Attach(devices []int) error {
 	l.ports.mu.Lock()
 	defer l.ports.mu.Unlock()
@@ -43,8 +48,12 @@ func (l *Lane) Attach(devices []int) error {
 	}
 	var errs []error
 	for index, p := range l.ports.attached {
-		if slices.Contains(devices, index) && p.alive() {
+		wanted := slices.Contains(devices, index)
+		if wanted && p.alive() {
 			continue
+		}
+		if wanted {
+			errs = append(errs, fmt.Errorf("%s: %w", nameOf(index), ErrRemoved))
 		}
 		_ = p.close() // of a device that is gone, or by somebody who was quicker
 		delete(l.ports.attached, index)
@@ -55,12 +64,21 @@ func (l *Lane) Attach(devices []int) error {
 		}
 		p, err := attach(l.objects.Lane, index)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("device %d: %w", index, err))
+			errs = append(errs, fmt.Errorf("%s: %w", nameOf(index), err))
 			continue
 		}
 		l.ports.attached[index] = p
 	}
 	return errors.Join(errs...)
+}
+
+// nameOf is the name of a device.
+func nameOf(index int) string {
+	dev, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return fmt.Sprintf("device %d", index)
+	}
+	return dev.Name
 }
 
 func (p *ports) close() error {
@@ -69,7 +87,7 @@ func (p *ports) close() error {
 	var errs []error
 	for index, a := range p.attached {
 		if err := a.close(); err != nil {
-			errs = append(errs, fmt.Errorf("device %d: %w", index, err))
+			errs = append(errs, fmt.Errorf("%s: %w", nameOf(index), err))
 		}
 		delete(p.attached, index)
 	}

@@ -1,8 +1,10 @@
 package fastlane
 
 import (
+	"errors"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -195,5 +197,33 @@ func TestCleanRemovesWhatAKilledUvsLeft(t *testing.T) {
 	}
 	if n, err := Clean(); n != 0 || err != nil {
 		t.Errorf("with nothing to clean: %d, %v", n, err)
+	}
+}
+
+func TestWhatSomebodyRemovedIsToldAndAttachedAnew(t *testing.T) {
+	l := open(t)
+	first, second := namespace(t), device(t, "up1")
+	if err := l.Attach([]int{first, second}); err != nil {
+		t.Fatal(err)
+	}
+	switch p := l.ports.attached[second].(type) {
+	case tcx:
+		if err := p.link.Detach(); err != nil {
+			t.Fatal(err)
+		}
+	case *filter:
+		if err := netlink.FilterDel(p.filter); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := l.Attach([]int{first, second})
+	if !errors.Is(err, ErrRemoved) || !strings.HasPrefix(err.Error(), "up1: ") || strings.Contains(err.Error(), "up0") {
+		t.Errorf("told %v, want that up1 was robbed", err)
+	}
+	if !l.ports.attached[second].alive() {
+		t.Error("not attached anew")
+	}
+	if err := l.Attach([]int{first, second}); err != nil {
+		t.Errorf("told again: %v", err)
 	}
 }
