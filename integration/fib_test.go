@@ -6,6 +6,7 @@ package integration
 // there. How much of it is the router's own shows the UPDATE on the wire.
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,12 +98,21 @@ func decided(t *testing.T, d *director, skip int, state string, n int) (times []
 	return times
 }
 
-// isUpdate says whether a frame that came in begins with a BGP UPDATE.
+// isUpdate says whether a frame that came in has a BGP UPDATE among its messages.
 func isUpdate(f *lab.Frame) bool {
 	p := f.Packet(false)
 	tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
-	const header, update = 19, 2 // RFC 4271 section 4.1
-	return ok && !f.Out && (tcp.DstPort == 179 || tcp.SrcPort == 179) && len(tcp.Payload) > header && tcp.Payload[header-1] == update
+	if !ok || f.Out || tcp.DstPort != 179 && tcp.SrcPort != 179 {
+		return false
+	}
+	const header = 19 // RFC 4271 section 4.1
+	for m := tcp.Payload; len(m) >= header; {
+		if m[header-1] == bgpUpdate {
+			return true
+		}
+		m = m[min(len(m), max(header, int(binary.BigEndian.Uint16(m[header-3:])))):]
+	}
+	return false
 }
 
 // told is when the second UPDATE came in after a time: there is one a session.
@@ -179,7 +189,7 @@ func TestTheRoutersKernelFollowsTheCheck(t *testing.T) {
 				t.Fatal(err)
 			}
 			config := n.config(0, "bgp:\n  as: 65011\n  router_id: 192.0.2.11\n  peers: [{address: 192.0.2.1, as: 65000}, {address: \"2001:db8:1::1\", as: 65000}]")
-			d := startDirector(t, n.lb[0], config+"    health: {type: tcp, interval: 100ms, timeout: 100ms, rise: 1, fall: 1}\n")
+			d := startDirector(t, n.lb[0], config+"    health: {type: tcp, interval: 1s, fast_interval: 100ms, timeout: 1s, rise: 1}\n")
 			reached(t, changes, true, prefixes)
 
 			var gone, back delays

@@ -60,17 +60,20 @@ func (w *ward) service(mode, health string) string {
 // awaitState waits until the director says that real server n is in a state.
 func (w *ward) awaitState(t *testing.T, d *director, n int, state string) {
 	t.Helper()
-	series := fmt.Sprintf(`uvs_real_server_state{real_server=%q,service="web",state=%q} 1`, w.address(n), state)
-	err := lab.Wait(within(t), fmt.Sprintf("rs%d to be %s", n, state), func() error {
-		metrics, err := d.get(t.Context(), "/metrics")
-		if err == nil && !strings.Contains(metrics, series) {
-			err = errors.New("it is not")
-		}
-		return err
-	})
+	err := lab.Wait(within(t), fmt.Sprintf("rs%d to be %s", n, state), func() error { return w.inState(t, d, n, state) })
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// inState is an error unless the director says that real server n is in a state.
+func (w *ward) inState(t *testing.T, d *director, n int, state string) error {
+	series := fmt.Sprintf(`uvs_real_server_state{real_server=%q,service="web",state=%q} 1`, w.address(n), state)
+	metrics, err := d.get(t.Context(), "/metrics")
+	if err == nil && !strings.Contains(metrics, series) {
+		err = errors.New("it is not")
+	}
+	return err
 }
 
 // answered is how many of so many requests each real server answers.

@@ -41,7 +41,7 @@ func TestVIPIsAnnouncedOnTheLAN(t *testing.T) {
 services:
   - name: web
     mode: nat
-    health: {type: tcp, interval: 200ms, timeout: 200ms}
+    health: {type: tcp, interval: 2s, fast_interval: 100ms, timeout: 2s}
     listen: ["192.0.2.100:80/tcp", "[2001:db8:1::100]:80/tcp"]
     real_servers: [{address: "10.1.0.2:80"}, {address: "[2001:db8:2::2]:80"}]
 `)
@@ -108,9 +108,14 @@ services:
 		if out, err := client.Run(within(t), "ping", "-n", "-c", "1", "-W", "1", vips[0]); err == nil {
 			t.Errorf("still there:\n%s", out)
 		}
-		run(t, client, "ping", "-n", "-c", "1", "-W", "5", vips[1])
+		run(t, client, "ping", "-n", "-c", "1", "-W", "60", vips[1])
 		run(t, director, d.bin, "drain", "vip", vips[0], "--undo", "--socket", d.socket)
-		run(t, client, "ping", "-n", "-c", "1", "-W", "5", vips[0])
+		if err := lab.Wait(within(t), "an answer", func() error {
+			_, err := client.Run(within(t), "ping", "-n", "-c", "1", "-W", "60", vips[0])
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
 	})
 	t.Run("nobody answers when uvs has ended", func(t *testing.T) {
 		d.process.Stop()

@@ -5,6 +5,8 @@ package integration
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,34 +26,40 @@ func TestConnectionsThatFailEjectARealServer(t *testing.T) {
 				stop = p.Stop
 			}
 			d := startDirector(t, w.director, "addresses: {fullnat_pool: [198.51.100.0/29]}\n"+
-				w.service(mode, "{type: icmp, interval: 500ms, timeout: 500ms, passive: {failures: 3, ejection: 3s}}"))
+				w.service(mode, "{type: icmp, interval: 2s, timeout: 2s, passive: {failures: 3, ejection: 10s}}"))
 			all := func(when string) {
 				t.Helper()
 				if by := w.answered(t, 9); by["rs1"] != 3 || by["rs2"] != 3 || by["rs3"] != 3 {
 					t.Errorf("%s: %v", when, by)
 				}
 			}
-			status := func(want string) {
+			status := func(want string) string {
 				t.Helper()
-				if got := run(t, w.director, d.bin, "status", "--socket", d.socket); !strings.Contains(got, want) {
+				got := run(t, w.director, d.bin, "status", "--socket", d.socket)
+				if !strings.Contains(got, want) {
 					t.Errorf("status does not say %q:\n%s", want, got)
 				}
+				return got
 			}
 			all("all work")
 
 			stop() // the program; the host answers pings
-			refused := 0
-			for range 30 {
-				if _, err := w.client.Run(t.Context(), "curl", "-sS", "--fail", "--max-time", "10", "http://"+healthVIP+"/who"); err != nil {
+			asked, refused := 0, 0
+			for within := within(t); within.Err() == nil && w.inState(t, d, 3, "down") != nil; asked++ {
+				if _, err := w.client.Run(within, "curl", "-sS", "--fail", "--max-time", "60", "http://"+healthVIP+"/who"); err != nil {
 					refused++
 				}
 			}
-			if refused < 3 || refused >= 10 {
-				t.Errorf("%d of 30 requests were refused, want 3 and those until somebody looks", refused)
-			}
 			w.awaitState(t, d, 3, "down")
-			status("10.0.0.13 is down for ")
-			status(fmt.Sprintf("%d connections of clients failed in a row, %d refused and 0 not answered; ejected for 3s", refused, refused))
+			t.Logf("%d of %d requests were refused until somebody looked", refused, asked)
+			said := status("10.0.0.13 is down for ")
+			counts := regexp.MustCompile(`(\d+) connections of clients failed in a row, (\d+) refused and 0 not answered; ejected for 10s`).FindStringSubmatch(said)
+			if len(counts) != 3 || counts[1] != counts[2] {
+				t.Fatalf("status does not say why:\n%s", said)
+			}
+			if n, err := strconv.Atoi(counts[1]); err != nil || n < 3 || n > refused {
+				t.Errorf("status says that %s were refused, want 3 to %d", counts[1], refused)
+			}
 			if _, err := nginxIn(w.servers[2]); err != nil {
 				t.Fatal(err)
 			}
@@ -65,11 +73,11 @@ func TestConnectionsThatFailEjectARealServer(t *testing.T) {
 			errs := make([]error, 9)
 			for i := range errs {
 				clients.Go(func() {
-					_, errs[i] = w.client.Run(t.Context(), "curl", "-sS", "--fail", "--max-time", "20", fmt.Sprintf("http://%s/who?%d", healthVIP, i))
+					_, errs[i] = w.client.Run(t.Context(), "curl", "-sS", "--fail", "--max-time", "60", fmt.Sprintf("http://%s/who?%d", healthVIP, i))
 				})
 			}
 			w.awaitState(t, d, 2, "down")
-			status("3 connections of clients failed in a row, 0 refused and 3 not answered; ejected for 3s")
+			status("3 connections of clients failed in a row, 0 refused and 3 not answered; ejected for 10s")
 			clients.Wait()
 			for _, err := range errs {
 				if err != nil {
