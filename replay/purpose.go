@@ -146,5 +146,6 @@ const pageTail = `
   instead, which share one scheduler and one persistence.
 - The synchronisation daemon is not there. With the schedulers mh or maglev and
   the policy sloppy, any director takes over a flow in mid-stream.
-- A real server is never the director itself.
+- A real server on the director itself takes the mode fullnat. IPVS hands its
+  packets to the host in every mode.
 `

@@ -111,9 +111,12 @@ type localAddr struct {
 // faults are all reasons why d cannot work on a host with these addresses.
 func (d *Desired) faults(local []localAddr) error {
 	var errs []error
-	owner := make(map[netip.Addr]localAddr, len(local))
+	owner, broadcast := make(map[netip.Addr]localAddr, len(local)), make(map[netip.Addr]localAddr)
 	for _, l := range local {
 		owner[l.prefix.Addr()] = l
+		if l.prefix.Addr().Is4() && l.prefix.Bits() < 31 { // fib_add_ifaddr
+			broadcast[lastAddr(l.prefix)] = l
+		}
 	}
 	for _, v := range d.VIPs {
 		switch {
@@ -122,6 +125,9 @@ func (d *Desired) faults(local []localAddr) error {
 		case owner[v].iface != "":
 			errs = append(errs, fmt.Errorf("VIP %v: is an address of this host on %s, which keeps its packets from uvs: ip addr del %v dev %s",
 				v, owner[v].iface, owner[v].prefix, owner[v].iface))
+		case broadcast[v].iface != "":
+			errs = append(errs, fmt.Errorf("VIP %v: is the broadcast address of %v on %s, which keeps its packets from uvs: choose another VIP",
+				v, broadcast[v].prefix.Masked(), broadcast[v].iface))
 		}
 	}
 	for _, p := range d.LIPs {

@@ -23,6 +23,8 @@ func TestFaults(t *testing.T) {
 		{name: "a VIP that the host has names the interface and the command that mends it",
 			d:    Desired{VIPs: []netip.Addr{addr("10.0.0.1")}},
 			want: "VIP 10.0.0.1: is an address of this host on eth0, which keeps its packets from uvs: ip addr del 10.0.0.1/24 dev eth0"},
+		{name: "nor can it be the broadcast address of a link", d: Desired{VIPs: []netip.Addr{addr("10.0.0.255"), addr("10.0.0.254"), addr("10.0.0.0")}},
+			want: "VIP 10.0.0.255: is the broadcast address of 10.0.0.0/24 on eth0, which keeps its packets from uvs: choose another VIP"},
 		{name: "all faults come at once",
 			d: Desired{
 				VIPs:    []netip.Addr{addr("2001:db8::1"), addr("224.0.0.1")},

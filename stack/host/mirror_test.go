@@ -184,7 +184,7 @@ func TestPaths(t *testing.T) {
 		{name: "unreachable", rip: "10.4.0.3",
 			want: "a route of this host refuses packets (no route to host) to real server 10.4.0.3: add one with ip route add 10.4.0.3/32 via GATEWAY, or dev DEVICE"},
 		{name: "the host itself, direct routing", rip: "10.9.0.1", direct: true,
-			want: "real server 10.9.0.1: is an address of this host, which direct routing cannot reach: use another mode for it"},
+			want: "real server 10.9.0.1: is an address of this host, which direct routing cannot reach: use fullnat for it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, text(h.CheckRoute(addr(tt.rip), tt.direct))); diff != "" {

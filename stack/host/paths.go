@@ -65,7 +65,7 @@ func (h *Host) CheckRoute(rip netip.Addr, direct bool) error {
 	name := link.Attrs().Name
 	switch {
 	case r.Type == unix.RTN_LOCAL:
-		return fmt.Errorf("real server %v: is an address of this host, which direct routing cannot reach: use another mode for it", rip)
+		return fmt.Errorf("real server %v: is an address of this host, which direct routing cannot reach: use fullnat for it", rip)
 	case r.Gw != nil || r.Via != nil:
 		return fmt.Errorf("real server %v: is behind the gateway %v, but direct routing needs it on the same link: use tun or fullnat for it, or ip route add %v dev %s",
 			rip, gatewayOf(&r), netip.PrefixFrom(rip, rip.BitLen()), name)
