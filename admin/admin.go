@@ -25,6 +25,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // Handlers answer the questions. Any goroutine may call them.
@@ -45,6 +47,11 @@ const (
 	shutdownTimeout = time.Second
 	maxHeaderBytes  = 8 << 10
 )
+
+// maxConns bounds the connections of each listener; further ones wait to be
+// accepted. Whoever can reach the port must not take the file descriptors that
+// the director needs.
+const maxConns = 128
 
 // A Server is a director's listeners, open since Listen. Run answers on them;
 // Close is for a Server that Run was not called for.
@@ -88,7 +95,7 @@ func (s *Server) Run(ctx context.Context, h Handlers) error {
 		servers = append(servers, srv)
 		go func() {
 			defer cancel()
-			failed <- srv.Serve(l)
+			failed <- srv.Serve(netutil.LimitListener(l, maxConns))
 		}()
 	}
 	if s.socket != nil {

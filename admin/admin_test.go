@@ -241,6 +241,50 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 }
 
+// TestConnectionsAreBounded: one more than there may be is answered once
+// another one has ended.
+func TestConnectionsAreBounded(t *testing.T) {
+	s, err := Listen("", localhost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, s, handlers(nil))
+	var conns []net.Conn
+	ask := func() net.Conn {
+		c, err := net.Dial("tcp", s.tcp.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: uvs\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	answered := func(c net.Conn, within time.Duration) error {
+		if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.Read(make([]byte, 1))
+		return err
+	}
+	for range maxConns {
+		c := ask()
+		if err := answered(c, 10*time.Second); err != nil {
+			t.Fatalf("connection %d: %v", len(conns)+1, err)
+		}
+		conns = append(conns, c)
+	}
+	more := ask()
+	if err := answered(more, 100*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one more than %d: %v, want no answer", maxConns, err)
+	}
+	conns[0].Close()
+	if err := answered(more, 10*time.Second); err != nil {
+		t.Errorf("after another one has ended: %v", err)
+	}
+}
+
 func TestFetch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "uvs.sock")
 	if err := Fetch(t.Context(), path, "/v1/state", new(State)); err == nil || !strings.Contains(err.Error(), "no director runs at") {
