@@ -223,10 +223,13 @@ func (t *Table) todrop(e *entry, now uint32, spared *[todropPackets + 1]int8) bo
 	default:
 		return false
 	}
-	t.followLocked(e, now)
 	n := e.requests()
+	if n < 1 || n > todropPackets {
+		return false
+	}
+	t.followLocked(e, now)
 	lifetime := t.servers.get(e.server).service.lifetimes[e.state]
-	if idle := int32(lifetime - (e.deadline - now)); idle < int32(ticks(todropIdle)) || n < 1 || n > todropPackets {
+	if idle := int32(lifetime - (e.deadline - now)); idle < int32(ticks(todropIdle)) {
 		return false
 	}
 	// One in n of those with n packets.

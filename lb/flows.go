@@ -107,7 +107,10 @@ func (b *Balancer) Refresh(f *FlowInfo) bool {
 		return f.Left > 0
 	}
 	lifetime := time.Duration(f.Server.service.lifetimes[f.State]) << tickShift
-	b.table.eachSeen(&f.Flow, func(ago time.Duration) { f.Left = max(f.Left, lifetime-ago) })
+	b.table.eachSeen(&f.Flow, func(ago time.Duration) bool {
+		f.Left = max(f.Left, lifetime-ago)
+		return true
+	})
 	return f.Left > 0
 }
 

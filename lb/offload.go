@@ -145,28 +145,31 @@ func (b *Balancer) takeBack() {
 
 // followLocked moves the deadline of the flow in e on by what the Offload has
 // carried of it, and says whether the flow lives on. Nobody asks before a flow
-// is due, so that an active one costs two questions per lifetime.
+// is due, nor for the replies where the requests keep it alive, so that an
+// active one costs a question per lifetime. That is less than to read the
+// Offload's map in batches, which would have to read all of it.
 func (t *Table) followLocked(e *entry, now uint32) (lives bool) {
 	if e.flags&flagOffered == 0 {
 		return false
 	}
 	f := t.flow(e)
 	lifetime := f.Server.service.lifetimes[e.state]
-	t.eachSeen(&f, func(seen time.Duration) {
+	t.eachSeen(&f, func(seen time.Duration) bool {
 		if ago := ticks(seen); ago < lifetime {
 			if deadline := now - ago + lifetime; int32(deadline-e.deadline) > 0 {
 				e.deadline = deadline
 			}
 		}
+		return int32(e.deadline-now) <= 0
 	})
 	return int32(e.deadline-now) > 0
 }
 
 // eachSeen calls do with how long ago the Offload has carried a packet of each
-// direction of f, if it has.
-func (t *Table) eachSeen(f *Flow, do func(ago time.Duration)) {
-	if ago, ok := t.offload.Seen(&f.Tuple); ok {
-		do(ago)
+// direction of f, if it has, until do wants no more.
+func (t *Table) eachSeen(f *Flow, do func(ago time.Duration) (more bool)) {
+	if ago, ok := t.offload.Seen(&f.Tuple); ok && !do(ago) {
+		return
 	}
 	if reply, ok := f.Server.Mode.ReplyTuple(*f); ok {
 		if ago, ok := t.offload.Seen(&reply); ok {

@@ -57,8 +57,14 @@ func (t *Table) head(n uint32, e *entry) *uint32 {
 	return &t.heads[int(t.ownerOf(n))*headsPerShard+int(e.filed%(1<<filedBits))]
 }
 
-// burst is how many entries are looked at while a lock is held: some 5 µs.
-const burst = 32
+const (
+	// burst is how many entries are looked at while a lock is held: some 5 µs.
+	burst = 32
+
+	// askCost is how many entries could be looked at in the time of asking the
+	// Offload for one flow, besides the flow itself.
+	askCost = 7
+)
 
 // Sweep frees the flows that are due, and has memory ready for those to come.
 // It visits a sixteenth of the shards and
@@ -116,7 +122,11 @@ func (t *Table) turn(id, now uint32) (looked int, more bool) {
 			continue
 		}
 		looked++
-		if e := &t.entries.all[n]; int32(e.deadline-now) <= 0 && !t.rearmLocked(n, now) && !t.followLocked(e, now) {
+		e := &t.entries.all[n]
+		if e.flags&flagOffered != 0 && int32(e.deadline-now) <= 0 {
+			looked += askCost
+		}
+		if int32(e.deadline-now) <= 0 && !t.rearmLocked(n, now) && !t.followLocked(e, now) {
 			if t.resetsIdle(n) {
 				t.resetLocked(s, n, now)
 				continue
