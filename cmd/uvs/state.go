@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/uvs-project/uvs/admin"
 	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
@@ -12,7 +14,7 @@ import (
 // state is the answer to GET /v1/state.
 func (d *director) state() admin.State {
 	balance, road := d.balancer.Stats(), d.road.Stats()
-	total := road.Total()
+	total, fault := road.Total(), d.host.Fault() // which may wait for an Apply under way
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -24,7 +26,7 @@ func (d *director) state() admin.State {
 		Device: admin.DeviceState{
 			Name: d.tun.Name(), Queues: len(road.Queues), Offloads: d.tun.Offloads(), Egress: string(d.cfg.Device.Egress), FastLane: d.laneState(),
 		},
-		Warnings: d.warnings,
+		Warnings: faultLines(fault),
 		Drains:   d.drainStates(),
 		Flows: admin.FlowState{
 			Now: balance.Flows.Now, InLane: balance.Flows.Offered, Limit: balance.Flows.Limit,
@@ -56,6 +58,14 @@ func (d *director) state() admin.State {
 		s.Services = append(s.Services, serviceState(&balance.Services[i], known))
 	}
 	return s
+}
+
+// faultLines are the faults of the host, one a line.
+func faultLines(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return strings.Split(err.Error(), "\n")
 }
 
 func packetState(q stack.QueueStats) admin.PacketState {

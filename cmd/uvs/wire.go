@@ -73,13 +73,12 @@ type director struct {
 	judged     atomic.Pointer[[]announce.Verdict] // the same, for who only looks; nil: none yet
 	lookAgain  *time.Timer                        // has them judged again when a hold-down ends
 
-	mu       sync.Mutex     // guards what a reload changes
-	cfg      *config.Config // in force
-	plan     *plan          // of cfg
-	loaded   time.Time
-	failed   error // of the last reload; nil if it succeeded
-	reloads  reloadCounts
-	warnings []string
+	mu      sync.Mutex     // guards what a reload changes
+	cfg     *config.Config // in force
+	plan    *plan          // of cfg
+	loaded  time.Time
+	failed  error // of the last reload; nil if it succeeded
+	reloads reloadCounts
 }
 
 // reloadCounts count reloads since the start.
@@ -318,9 +317,6 @@ func (d *director) steer(ctx context.Context, p *plan) error {
 	for _, w := range warnings {
 		d.log.Warn("the host is not as uvs needs it", "setting", w)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.warnings = warnings
 	return nil
 }
 

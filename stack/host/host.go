@@ -91,13 +91,13 @@ type Host struct {
 	onChange   atomic.Pointer[func()]
 	stop       func() // ends what Open started and waits for it
 
-	mu        sync.Mutex
-	closed    bool                // guarded by mu
-	lastFault string              // guarded by mu; what Apply returned or repair logged, so that it is not logged again
-	desired   Desired             // guarded by mu; the last that Apply accepted
-	changed   savedSettings       // guarded by mu; what Close restores
-	told      map[proxy]stack.MAC // guarded by mu; what was announced on which link, with which address of it
-	silent    []netip.Addr        // guarded by mu; what Silence was told
+	mu      sync.Mutex
+	closed  bool                // guarded by mu
+	fault   error               // guarded by mu; what Apply returned or repair found last
+	desired Desired             // guarded by mu; the last that Apply accepted
+	changed savedSettings       // guarded by mu; what Close restores
+	told    map[proxy]stack.MAC // guarded by mu; what was announced on which link, with which address of it
+	silent  []netip.Addr        // guarded by mu; what Silence was told
 }
 
 // Open finds the device, removes what a crash of an earlier run has left, and
@@ -167,12 +167,17 @@ func (h *Host) Apply(ctx context.Context, d Desired) error {
 	if h.closed {
 		return errors.New("apply after close")
 	}
-	h.desired, h.lastFault = d, ""
-	err := h.applyLocked()
-	if err != nil {
-		h.lastFault = err.Error() // the caller's to tell
-	}
-	return err
+	h.desired = d
+	h.fault = h.applyLocked() // the caller's to log
+	return h.fault
+}
+
+// Fault is why the host is not as Apply was told: what Apply could not do, or
+// what others have changed since and cannot be mended here; nil: it is.
+func (h *Host) Fault() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fault
 }
 
 func (h *Host) applyLocked() error {

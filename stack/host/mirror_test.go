@@ -255,6 +255,26 @@ func TestWhatOthersRemoveComesBack(t *testing.T) {
 	must(t, h.Close())
 }
 
+func TestAFaultThatComesLaterIsKnownUntilItIsMended(t *testing.T) {
+	d := inNamespace(t)
+	if d == nil {
+		return
+	}
+	h := d.open(Options{})
+	must(t, h.Apply(t.Context(), everyKind))
+	if err := h.Fault(); err != nil {
+		t.Fatalf("nothing is wrong, and the fault is %v", err)
+	}
+	d.run("ip addr add 203.0.113.10/32 dev eth0")
+	eventually(t, "the fault", func() bool {
+		err := h.Fault()
+		return err != nil && strings.Contains(err.Error(), "ip addr del 203.0.113.10/32 dev eth0")
+	})
+	d.run("ip addr del 203.0.113.10/32 dev eth0")
+	eventually(t, "that it is mended", func() bool { return h.Fault() == nil })
+	must(t, h.Close())
+}
+
 func TestANumberInUseIsRefused(t *testing.T) {
 	d := inNamespace(t)
 	if d == nil {

@@ -108,12 +108,12 @@ func (h *Host) repair() {
 	if _, err := h.nl.LinkByIndex(h.link); isNoLink(err) {
 		return // ours has gone, and with it all reason
 	}
-	fault := ""
-	if err := errors.Join(h.check(h.desired), h.applyLocked()); err != nil {
-		fault = err.Error()
+	was := h.fault
+	h.fault = errors.Join(h.check(h.desired), h.applyLocked())
+	switch {
+	case h.fault == nil && was != nil:
+		h.log.Info("the host is as uvs needs it again")
+	case h.fault != nil && (was == nil || was.Error() != h.fault.Error()):
+		h.log.Error("the host has changed and is not as uvs needs it", "error", h.fault)
 	}
-	if fault != "" && fault != h.lastFault {
-		h.log.Error("the host has changed and is not as uvs needs it", "error", fault)
-	}
-	h.lastFault = fault
 }
