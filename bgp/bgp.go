@@ -26,7 +26,7 @@ import (
 
 // Options say who the speaker is and whom it talks to.
 type Options struct {
-	AS       uint32
+	AS       uint32     // 0: the speaker is silent
 	RouterID netip.Addr // an IPv4 address, by which peers tell speakers apart
 
 	// ListenPort takes sessions that peers open. Zero: none, the speaker
@@ -89,12 +89,15 @@ func (p *Peer) carries(a netip.Addr) bool {
 
 // check finds what no speaker can do.
 func (o *Options) check() error {
+	if o.AS == 0 {
+		if len(o.Peers) > 0 {
+			return errors.New("bgp: peers, but AS 0")
+		}
+		return nil
+	}
 	var errs []error
 	if !o.RouterID.Is4() || o.RouterID.IsUnspecified() {
 		errs = append(errs, fmt.Errorf("bgp: router ID %v is not an IPv4 address", o.RouterID))
-	}
-	if o.AS == 0 {
-		errs = append(errs, errors.New("bgp: AS 0"))
 	}
 	seen := map[string]bool{}
 	for i := range o.Peers {

@@ -44,19 +44,18 @@ var (
 	allRouters = netip.MustParseAddr("ff02::2")
 )
 
-// discover finds the peer of index i on its interface and keeps looking, until
-// ctx ends. An interface that is not there is waited for.
-func (s *Speaker) discover(ctx context.Context, i int) error {
-	name := s.options.Peers[i].Interface
+// discover finds the peer on its interface and keeps looking, until ctx ends.
+// An interface that is not there is waited for.
+func (g *gate) discover(ctx context.Context) error {
 	said := ""
 	for {
-		err := s.listenOnLink(ctx, i, name)
+		err := g.listenOnLink(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if text := err.Error(); text != said {
 			said = text
-			s.peers.failed(s.log, i, text)
+			g.s.peers.failed(g.s.log, g.i, text)
 		}
 		select {
 		case <-ctx.Done():
@@ -78,7 +77,8 @@ type scout struct {
 }
 
 // listenOnLink does discover's work until the link fails.
-func (s *Speaker) listenOnLink(ctx context.Context, i int, name string) error {
+func (g *gate) listenOnLink(ctx context.Context) error {
+	name := g.peer.Interface
 	sc, err := newScout(ctx, name)
 	if err != nil {
 		return err
@@ -114,10 +114,10 @@ func (s *Speaker) listenOnLink(ctx context.Context, i int, name string) error {
 			sc.heard = time.Now()
 			continue
 		case sc.peer.IsValid() && time.Since(sc.heard) < lostAfter:
-			s.peers.failed(s.log, i, fmt.Sprintf("there are two routers on %s, %v and %v: give the peer's address", name, sc.peer, from))
+			g.s.peers.failed(g.s.log, g.i, fmt.Sprintf("there are two routers on %s, %v and %v: give the peer's address", name, sc.peer, from))
 			continue
 		}
-		s.gates[i].foundAt(from)
+		g.foundAt(from)
 		sc.peer, sc.heard = from, time.Now()
 	}
 }

@@ -29,7 +29,10 @@ import (
 // When either side closes, it begins anew.
 type gate struct {
 	s       *Speaker
-	i       int               // of the peer
+	i       int               // the number of the peer inside, which no other has at the time
+	options *Options          // of the speaker as a whole; its peers are not for us
+	peer    Peer              // never changes: a peer that does gets another gate
+	crew    *crew             // guarded by the Speaker's configuring; nil: not open
 	inbound chan *net.TCPConn // a connection that the peer opened
 	places  chan netip.Addr   // where the peer was found, last
 	local   netip.Addr        // our end when GoBGP was told of the peer; not valid before
@@ -44,13 +47,16 @@ const (
 	refreshRate = time.Second            // between ROUTE-REFRESHs that are heeded
 )
 
-func newGate(s *Speaker, i int) *gate {
-	g := &gate{s: s, i: i, inbound: make(chan *net.TCPConn, 1), places: make(chan netip.Addr, 1)}
-	if a := s.options.Peers[i].Address; a.IsValid() {
-		g.places <- a
+func newGate(s *Speaker, i int, o *Options, p Peer) *gate {
+	g := &gate{s: s, i: i, options: o, peer: p, inbound: make(chan *net.TCPConn, 1), places: make(chan netip.Addr, 1)}
+	if p.Address.IsValid() {
+		g.places <- p.Address
 	}
 	return g
 }
+
+// maxNumbers is how many numbers of peers inside makes addresses of.
+const maxNumbers = 1<<16 - 2
 
 // inside is the address by which GoBGP knows peer i.
 func inside(i int) netip.Addr {
@@ -111,7 +117,7 @@ func (g *gate) run(ctx context.Context) error {
 
 // reach returns a connection to the peer, nil when ctx ended, and where it is.
 func (g *gate) reach(ctx context.Context, at netip.Addr) (*net.TCPConn, netip.Addr) {
-	p := &g.s.options.Peers[g.i]
+	p := &g.peer
 	for {
 		select {
 		case at = <-g.places:
@@ -119,7 +125,7 @@ func (g *gate) reach(ctx context.Context, at netip.Addr) (*net.TCPConn, netip.Ad
 		default:
 		}
 		if at.IsValid() && !p.Passive {
-			c, err := g.s.dial(ctx, p, at)
+			c, err := g.dial(ctx, at)
 			if err == nil {
 				return c, at
 			}
@@ -138,7 +144,7 @@ func (g *gate) reach(ctx context.Context, at netip.Addr) (*net.TCPConn, netip.Ad
 		case at = <-g.places:
 			g.s.peers.found(g.i, at)
 		case c := <-g.inbound:
-			if err := g.s.prepare(c, p, at); err != nil {
+			if err := g.prepare(c, at); err != nil {
 				g.s.peers.failed(g.s.log, g.i, err.Error())
 				c.Close()
 				continue
@@ -207,7 +213,7 @@ func (g *gate) enter(ctx context.Context, local netip.Addr) (*net.TCPConn, error
 			}
 		}
 		g.s.peers.is(g.s.log, g.i, Idle) // until GoBGP tells that it is ready
-		if err := g.s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: g.s.peer(g.i, local)}); err != nil {
+		if err := g.s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: g.config(local)}); err != nil {
 			return nil, err
 		}
 		g.local = local

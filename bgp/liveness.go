@@ -76,7 +76,12 @@ func (w *watch) mustClose(b *bfd.PeerStats, now time.Time) bool {
 
 // closeLost closes the session of a peer that BFD lost.
 func (s *Speaker) closeLost(ctx context.Context, b *bfd.PeerStats) {
-	i := slices.IndexFunc(s.options.Peers, func(p Peer) bool { return p.Name == b.Name })
+	gates := *s.gates.Load()
+	at := slices.IndexFunc(gates, func(g *gate) bool { return g.peer.Name == b.Name })
+	if at < 0 {
+		return // it was removed meanwhile
+	}
+	i := gates[at].i
 	s.peers.broke(i, fmt.Sprintf("BFD: %v", b.Diag))
 	if err := s.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: inside(i).String(), Communication: "BFD down"}); err != nil && ctx.Err() == nil {
 		s.log.Error("BGP session of a lost peer cannot be closed", "peer", b.Name, "error", err)
@@ -88,9 +93,9 @@ func (s *Speaker) monitored() error {
 	s.watching.Lock()
 	defer s.watching.Unlock()
 	var list []bfd.Peer
-	for i := range s.options.Peers {
-		p := &s.options.Peers[i]
-		addr, up := s.peers.session(i)
+	for _, g := range *s.gates.Load() {
+		p := &g.peer
+		addr, up := s.peers.session(g.i)
 		if p.BFD == (BFD{}) || !up {
 			continue
 		}

@@ -22,13 +22,13 @@ func family(a netip.Addr) *api.Family {
 }
 
 // path is the route as GoBGP takes it. Of peers that are not to get it, it
-// carries the marks.
-func (s *Speaker) path(r *Route) (*api.Path, error) {
+// carries the marks. s.mu is held.
+func (s *Speaker) path(r *announced) (*api.Path, error) {
 	nlri, err := anypb.New(&api.IPAddressPrefix{Prefix: r.Prefix.Addr().String(), PrefixLen: uint32(r.Prefix.Bits())})
 	if err != nil {
 		return nil, err
 	}
-	attrs := []proto.Message{&api.OriginAttribute{Origin: 0}, nextHop(r, nlri)} // origin IGP
+	attrs := []proto.Message{&api.OriginAttribute{Origin: 0}, nextHop(&r.Route, nlri)} // origin IGP
 	if r.Prepend > 0 {
 		attrs = append(attrs, &api.AsPathAttribute{Segments: []*api.AsSegment{{
 			Type: api.AsSegment_AS_SEQUENCE, Numbers: slices.Repeat([]uint32{s.options.AS}, r.Prepend),
@@ -47,7 +47,7 @@ func (s *Speaker) path(r *Route) (*api.Path, error) {
 		}
 		attrs = append(attrs, &api.CommunitiesAttribute{Communities: list})
 	}
-	if large := s.largeCommunities(r); len(large) > 0 {
+	if large := largeCommunities(r); len(large) > 0 {
 		attrs = append(attrs, &api.LargeCommunitiesAttribute{Communities: large})
 	}
 	p := &api.Path{Family: family(r.Prefix.Addr()), Nlri: nlri, Identifier: r.PathID}
@@ -77,16 +77,24 @@ func nextHop(r *Route, nlri *anypb.Any) proto.Message {
 	return &api.MpReachNLRIAttribute{Family: family(r.Prefix.Addr()), NextHops: []string{hop.String()}, Nlris: []*anypb.Any{nlri}}
 }
 
-func (s *Speaker) largeCommunities(r *Route) (list []*api.LargeCommunity) {
+func largeCommunities(r *announced) (list []*api.LargeCommunity) {
 	for _, c := range r.LargeCommunities {
 		list = append(list, &api.LargeCommunity{GlobalAdmin: c[0], LocalData1: c[1], LocalData2: c[2]})
 	}
-	if r.Peers == nil {
-		return list
+	for _, i := range r.marks {
+		list = append(list, &api.LargeCommunity{GlobalAdmin: markAdmin, LocalData1: markKind, LocalData2: uint32(i)})
 	}
-	for i := range s.options.Peers {
-		if !slices.Contains(r.Peers, s.options.Peers[i].Name) {
-			list = append(list, &api.LargeCommunity{GlobalAdmin: markAdmin, LocalData1: markKind, LocalData2: uint32(i)})
+	return list
+}
+
+// marks are the numbers of the peers that do not get a route.
+func (s *Speaker) marks(r *Route) (list []int) {
+	if r.Peers == nil {
+		return nil
+	}
+	for _, g := range *s.gates.Load() {
+		if !slices.Contains(r.Peers, g.peer.Name) {
+			list = append(list, g.i)
 		}
 	}
 	return list

@@ -12,13 +12,13 @@ const (
 	keepalives = 3  // in a hold time (RFC 4271 section 10)
 )
 
-// peer is peer i as GoBGP takes it: one that connects to it from a loopback
+// config is the peer as GoBGP takes it: one that connects to it from a loopback
 // address. local is our end of the true connection.
-func (s *Speaker) peer(i int, local netip.Addr) *api.Peer {
-	p := &s.options.Peers[i]
+func (g *gate) config(local netip.Addr) *api.Peer {
+	p := &g.peer
 	hold := seconds(p.HoldTime)
 	a := &api.Peer{
-		Conf: &api.PeerConf{NeighborAddress: inside(i).String(), PeerAsn: p.AS, AuthPassword: s.secret},
+		Conf: &api.PeerConf{NeighborAddress: inside(g.i).String(), PeerAsn: p.AS, AuthPassword: g.s.secret},
 		Transport: &api.Transport{
 			PassiveMode: true, LocalAddress: local.String(),
 			// GoBGP takes a connection on another address than LocalAddress
@@ -29,8 +29,8 @@ func (s *Speaker) peer(i int, local netip.Addr) *api.Peer {
 			HoldTime: hold, KeepaliveInterval: max(1, hold/keepalives), IdleHoldTimeAfterReset: 1,
 		}},
 	}
-	if s.options.GracefulRestart > 0 {
-		a.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: uint32(seconds(s.options.GracefulRestart))}
+	if g.options.GracefulRestart > 0 {
+		a.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: uint32(seconds(g.options.GracefulRestart))}
 	}
 	for _, f := range []struct {
 		family  *api.Family
@@ -43,7 +43,7 @@ func (s *Speaker) peer(i int, local netip.Addr) *api.Peer {
 		if p.AddPath {
 			af.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{SendMax: addPathMax}}
 		}
-		if s.options.GracefulRestart > 0 {
+		if g.options.GracefulRestart > 0 {
 			af.MpGracefulRestart = &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}}
 		}
 		a.AfiSafis = append(a.AfiSafis, af)

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -15,80 +16,118 @@ import (
 // finds by the old route's marks who must get a withdrawal.
 const (
 	markAdmin = 4294967295 // an AS that nobody can have (RFC 7300)
-	markKind  = 0          // the number after it is the index of a peer
+	markKind  = 0          // the number after it is that of a peer
+)
+
+// The names of the policies that are not a peer's.
+const (
+	importPolicy = "refuse what is received"
+	marksPolicy  = "take the marks off"
 )
 
 // setPolicies has every received route refused, and every route of our own
-// exported as its marks and the peer's next hops say.
-func (s *Speaker) setPolicies(ctx context.Context) error {
-	const imports, exports, marks = "refuse what is received", "export", "marks"
-	err := s.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: &api.Policy{Name: imports, Statements: []*api.Statement{{
-		Name:       "accept our own",
-		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
-		Actions:    &api.Actions{RouteAction: api.RouteAction_ACCEPT},
-	}}}})
-	if err != nil {
-		return err
-	}
-	var statements []*api.Statement
-	for i := range s.options.Peers {
-		list, err := s.exportTo(ctx, i)
-		if err != nil {
-			return err
-		}
-		statements = append(statements, list...)
-	}
-	statements = append(statements, &api.Statement{
-		Name: marks,
-		Actions: &api.Actions{
-			RouteAction:    api.RouteAction_ACCEPT,
-			LargeCommunity: &api.CommunityAction{Type: api.CommunityAction_REMOVE, Communities: []string{fmt.Sprintf("^%d:%d:", uint32(markAdmin), markKind)}},
-		},
-	})
-	if err := s.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: &api.Policy{Name: exports, Statements: statements}}); err != nil {
-		return err
-	}
-	for _, a := range []*api.PolicyAssignment{
-		{Direction: api.PolicyDirection_IMPORT, Policies: []*api.Policy{{Name: imports}}},
-		{Direction: api.PolicyDirection_EXPORT, Policies: []*api.Policy{{Name: exports}}},
+// exported as its marks and the peer's next hops say: each peer has a policy,
+// and the last one accepts what these leave.
+func (s *Speaker) setPolicies(ctx context.Context, gates []*gate) error {
+	for _, p := range []*api.Policy{
+		{Name: importPolicy, Statements: []*api.Statement{{
+			Name:       "accept our own",
+			Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
+			Actions:    &api.Actions{RouteAction: api.RouteAction_ACCEPT},
+		}}},
+		{Name: marksPolicy, Statements: []*api.Statement{{
+			Name: marksPolicy,
+			Actions: &api.Actions{
+				RouteAction:    api.RouteAction_ACCEPT,
+				LargeCommunity: &api.CommunityAction{Type: api.CommunityAction_REMOVE, Communities: []string{fmt.Sprintf("^%d:%d:", uint32(markAdmin), markKind)}},
+			},
+		}}},
 	} {
-		a.Name, a.DefaultAction = "global", api.RouteAction_REJECT
-		if err := s.server.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: a}); err != nil {
+		if err := s.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: p}); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := s.assign(ctx, api.PolicyDirection_IMPORT, importPolicy); err != nil {
+		return err
+	}
+	return s.changePolicies(ctx, nil, gates)
 }
 
-// exportTo are the statements for peer i.
-func (s *Speaker) exportTo(ctx context.Context, i int) ([]*api.Statement, error) {
-	p := &s.options.Peers[i]
-	neighbor, mark := fmt.Sprintf("peer %d", i), fmt.Sprintf("not to peer %d", i)
-	for _, set := range []*api.DefinedSet{
-		{DefinedType: api.DefinedType_NEIGHBOR, Name: neighbor, List: []string{netip.PrefixFrom(inside(i), 32).String()}},
-		{DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: mark, List: []string{fmt.Sprintf("%d:%d:%d", uint32(markAdmin), markKind, i)}},
-	} {
-		if err := s.server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
-			return nil, err
+// changePolicies takes away the policies of peers that are gone and adds those
+// of peers that are new. The gates are those to be in force.
+func (s *Speaker) changePolicies(ctx context.Context, gone, fresh []*gate) error {
+	var errs []error
+	for _, g := range fresh {
+		errs = append(errs, g.addPolicy(ctx))
+	}
+	var names []string
+	for _, g := range *s.gates.Load() {
+		names = append(names, g.policyName())
+	}
+	errs = append(errs, s.assign(ctx, api.PolicyDirection_EXPORT, append(names, marksPolicy)...))
+	for _, g := range gone {
+		errs = append(errs, g.removePolicy(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// assign puts policies into force. What none of them decides is refused.
+func (s *Speaker) assign(ctx context.Context, d api.PolicyDirection, names ...string) error {
+	a := &api.PolicyAssignment{Name: "global", Direction: d, DefaultAction: api.RouteAction_REJECT}
+	for _, name := range names {
+		a.Policies = append(a.Policies, &api.Policy{Name: name})
+	}
+	return s.server.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: a})
+}
+
+func (g *gate) policyName() string { return fmt.Sprintf("to peer %d", g.i) }
+
+// sets are what the statements of the peer's policy refer to.
+func (g *gate) sets() (neighbor, mark *api.DefinedSet) {
+	return &api.DefinedSet{
+			DefinedType: api.DefinedType_NEIGHBOR, Name: fmt.Sprintf("peer %d", g.i),
+			List: []string{netip.PrefixFrom(inside(g.i), 32).String()},
+		}, &api.DefinedSet{
+			DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: fmt.Sprintf("not to peer %d", g.i),
+			List: []string{fmt.Sprintf("%d:%d:%d", uint32(markAdmin), markKind, g.i)},
+		}
+}
+
+// addPolicy adds the policy of the peer, which is not in force by that.
+func (g *gate) addPolicy(ctx context.Context) error {
+	neighbor, mark := g.sets()
+	for _, set := range []*api.DefinedSet{neighbor, mark} {
+		if err := g.s.server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
+			return err
 		}
 	}
-	toPeer := &api.MatchSet{Type: api.MatchSet_ANY, Name: neighbor}
-	list := []*api.Statement{{
-		Name:       mark,
-		Conditions: &api.Conditions{NeighborSet: toPeer, LargeCommunitySet: &api.MatchSet{Type: api.MatchSet_ANY, Name: mark}},
+	toPeer := &api.MatchSet{Type: api.MatchSet_ANY, Name: neighbor.Name}
+	statements := []*api.Statement{{
+		Name:       mark.Name,
+		Conditions: &api.Conditions{NeighborSet: toPeer, LargeCommunitySet: &api.MatchSet{Type: api.MatchSet_ANY, Name: mark.Name}},
 		Actions:    &api.Actions{RouteAction: api.RouteAction_REJECT},
 	}}
 	for _, hop := range []struct {
 		of  *api.Family
 		hop netip.Addr
-	}{{ipv4Unicast, p.NextHop4}, {ipv6Unicast, p.NextHop6}} {
+	}{{ipv4Unicast, g.peer.NextHop4}, {ipv6Unicast, g.peer.NextHop6}} {
 		if hop.hop.IsValid() {
-			list = append(list, &api.Statement{
-				Name:       fmt.Sprintf("%s: next hop of %v", neighbor, hop.of.Afi),
+			statements = append(statements, &api.Statement{
+				Name:       fmt.Sprintf("%s: next hop of %v", neighbor.Name, hop.of.Afi),
 				Conditions: &api.Conditions{NeighborSet: toPeer, AfiSafiIn: []*api.Family{hop.of}},
 				Actions:    &api.Actions{Nexthop: &api.NexthopAction{Address: hop.hop.String()}},
 			})
 		}
 	}
-	return list, nil
+	return g.s.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: &api.Policy{Name: g.policyName(), Statements: statements}})
+}
+
+// removePolicy removes the policy of the peer, which is not in force any more.
+func (g *gate) removePolicy(ctx context.Context) error {
+	err := g.s.server.DeletePolicy(ctx, &api.DeletePolicyRequest{Policy: &api.Policy{Name: g.policyName()}, All: true})
+	neighbor, mark := g.sets()
+	for _, set := range []*api.DefinedSet{neighbor, mark} {
+		err = errors.Join(err, g.s.server.DeleteDefinedSet(ctx, &api.DeleteDefinedSetRequest{DefinedSet: set, All: true}))
+	}
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,21 +24,33 @@ import (
 // A Speaker announces routes to its peers. A process has one: GoBGP keeps some
 // settings for all of a process.
 type Speaker struct {
-	options Options
 	log     *slog.Logger
 	server  *server.BgpServer
 	peers   *peerTable
 	monitor *bfd.Monitor
-	gates   []*gate        // as Options.Peers
-	inner   netip.AddrPort // where GoBGP listens
-	secret  string         // without which nobody connects there; empty where the kernel has no TCP MD5
+	inner   netip.AddrPort          // where GoBGP listens
+	secret  string                  // without which nobody connects there; empty where the kernel has no TCP MD5
+	gates   atomic.Pointer[[]*gate] // as Options.Peers; what it points to never changes
 
 	watching sync.Mutex // held while BFD is told whom to watch
 
+	configuring sync.Mutex         // held while the speaker or peers begin or end; before mu; guards what follows
+	live        bool               // Run is under way
+	crew        *crew              // what goes on beside the sessions; nil: the speaker is at rest
+	listeners   []*net.TCPListener // on which peers connect
+	faults      chan error         // ends Run; has room for one
+
 	mu        sync.Mutex // held while the local table is changed; guards what follows
-	running   bool
-	wanted    []Route            // of the last Announce
-	announced map[routeKey]Route // what GoBGP has
+	options   Options
+	running   bool                   // GoBGP has a table
+	wanted    []Route                // of the last Announce
+	announced map[routeKey]announced // what GoBGP has
+}
+
+// announced is a route as GoBGP has it.
+type announced struct {
+	Route
+	marks []int // peers that do not get it
 }
 
 // flushTime is between the withdrawal of all routes and the end of the
@@ -56,38 +69,133 @@ func New(o Options) (*Speaker, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	s := &Speaker{options: o, log: o.Log, peers: newPeerTable(&o), monitor: bfd.New(o.Log), announced: map[routeKey]Route{}}
-	for i := range o.Peers {
-		s.gates = append(s.gates, newGate(s, i))
-	}
+	s := &Speaker{log: o.Log, peers: newPeerTable(), monitor: bfd.New(o.Log), faults: make(chan error, 1), announced: map[routeKey]announced{}}
+	s.take(o)
 	return s, nil
+}
+
+// take makes o the options of a speaker at rest.
+func (s *Speaker) take(o Options) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.options = o
+	known := s.peers.clear()
+	gates := make([]*gate, len(o.Peers))
+	for i, p := range o.Peers {
+		s.peers.add(i, &p, known[p.Name])
+		gates[i] = newGate(s, i, &o, p)
+	}
+	s.gates.Store(&gates)
 }
 
 // Run holds the sessions until ctx ends; it then withdraws every route, gives
 // the routers a moment to send their packets elsewhere, and closes the
 // sessions. It returns nil when ctx ended it. It is called once.
-//
-// GoBGP's own loop cannot be ended: some idle goroutines stay until the
-// process does.
 func (s *Speaker) Run(ctx context.Context) error {
-	if err := s.start(ctx); err != nil {
-		return fmt.Errorf("bgp: %w", err)
+	s.configuring.Lock()
+	s.live = true
+	err := s.startLocked(ctx)
+	s.configuring.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-s.faults:
+	}
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	s.live = false
+	return errors.Join(err, s.stopLocked(ctx))
+}
+
+// startLocked opens the sessions and announces what is wanted already. Where
+// it fails, the speaker is at rest.
+func (s *Speaker) startLocked(ctx context.Context) (err error) {
+	s.mu.Lock()
+	o := s.options
+	s.mu.Unlock()
+	if o.AS == 0 {
+		return nil
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("bgp: %w", err), s.stopLocked(ctx))
+		}
+	}()
+	if s.server == nil {
+		s.server = server.NewBgpServer(server.LoggerOption(&logger{s.log, s.peers}))
+		// GoBGP's loop has no end: this goroutine and those that it starts by
+		// itself stay, idle after StopBgp, until the process ends. That is why
+		// a speaker that begins anew takes the same server again.
+		go s.server.Serve()
 	}
 	// The gates stay open until the routers have the withdrawals and GoBGP's
 	// farewell.
-	end, endGates := context.WithCancel(context.WithoutCancel(ctx))
-	defer endGates()
-	served := make(chan error, 1)
-	go func() { served <- s.serve(end) }()
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-served:
+	s.crew = newCrew(context.WithoutCancel(ctx), s.faults)
+	if err := s.startInside(ctx, &o); err != nil {
 		return err
 	}
-	err = s.Announce(end, nil)
+	gates := *s.gates.Load()
+	if err := s.setPolicies(ctx, gates); err != nil {
+		return err
+	}
+	if err := s.server.WatchEvent(s.crew.ctx, &api.WatchEventRequest{Peer: &api.WatchEventRequest_Peer{}}, s.event); err != nil {
+		return err
+	}
+	// The routes first: a peer gets them all with its first update.
 	s.mu.Lock()
-	s.running = false
+	s.running = true
+	err = s.applyLocked(ctx)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if o.ListenPort > 0 {
+		if s.listeners, err = s.listen(ctx, o.ListenPort); err != nil {
+			return fmt.Errorf("listen_port %d: %w", o.ListenPort, err)
+		}
+	}
+	for _, l := range s.listeners {
+		s.crew.start(func(ctx context.Context) error {
+			defer context.AfterFunc(ctx, func() { l.Close() })()
+			s.accept(l)
+			return nil
+		})
+	}
+	s.crew.start(s.watchBFD)
+	s.open(gates)
+	return nil
+}
+
+// open starts the sessions of gates.
+func (s *Speaker) open(gates []*gate) {
+	for _, g := range gates {
+		if g.peer.BFD != (BFD{}) {
+			s.crew.startOnce("bfd", s.monitor.Run)
+		}
+		g.crew = newCrew(s.crew.ctx, s.faults)
+		g.crew.start(g.run)
+		if g.peer.Interface != "" {
+			g.crew.start(g.discover)
+		}
+	}
+}
+
+// stopLocked withdraws all routes and ends all sessions.
+func (s *Speaker) stopLocked(ctx context.Context) error {
+	if s.crew == nil {
+		return nil
+	}
+	end := context.WithoutCancel(ctx)
+	var err error
+	s.mu.Lock()
+	if s.running {
+		wanted := s.wanted
+		s.wanted = nil
+		err = s.applyLocked(end)
+		s.wanted, s.running, s.announced = wanted, false, map[routeKey]announced{}
+	}
 	s.mu.Unlock()
 	up := s.peers.anyUp()
 	if up {
@@ -97,81 +205,18 @@ func (s *Speaker) Run(ctx context.Context) error {
 	if up {
 		time.Sleep(farewellTime)
 	}
-	endGates()
-	return errors.Join(err, <-served)
-}
-
-// serve runs what goes on beside the sessions until ctx ends or one of it
-// fails.
-func (s *Speaker) serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var tasks []func(context.Context) error
-	if s.options.ListenPort > 0 {
-		listeners, err := s.listen(ctx)
-		if err != nil {
-			return fmt.Errorf("bgp: listen_port %d: %w", s.options.ListenPort, err)
-		}
-		for _, l := range listeners {
-			tasks = append(tasks, func(ctx context.Context) error {
-				defer context.AfterFunc(ctx, func() { l.Close() })()
-				s.accept(l)
-				return nil
-			})
+	for _, g := range *s.gates.Load() {
+		if g.crew != nil {
+			g.crew.stop()
 		}
 	}
-	for _, g := range s.gates {
-		tasks = append(tasks, g.run)
-	}
-	if slices.ContainsFunc(s.options.Peers, func(p Peer) bool { return p.BFD != BFD{} }) {
-		tasks = append(tasks, s.monitor.Run, s.watchBFD)
-	}
-	for i := range s.options.Peers {
-		if s.options.Peers[i].Interface != "" {
-			tasks = append(tasks, func(ctx context.Context) error { return s.discover(ctx, i) })
-		}
-	}
-	errs := make(chan error, len(tasks))
-	for _, task := range tasks {
-		go func() {
-			defer cancel() // the others end with it
-			errs <- task(ctx)
-		}()
-	}
-	<-ctx.Done()
-	var all []error
-	for range tasks {
-		all = append(all, <-errs)
-	}
-	return errors.Join(all...)
-}
-
-// start opens the sessions and announces what is wanted already.
-func (s *Speaker) start(ctx context.Context) error {
-	s.server = server.NewBgpServer(server.LoggerOption(&logger{s.log, s.peers}))
-	go s.server.Serve()
-	if err := s.startInside(ctx); err != nil {
-		return err
-	}
-	if err := s.setPolicies(ctx); err != nil {
-		return err
-	}
-	if err := s.server.WatchEvent(ctx, &api.WatchEventRequest{Peer: &api.WatchEventRequest_Peer{}}, s.event); err != nil {
-		return err
-	}
-	// The routes first: a peer gets them all with its first update.
-	s.mu.Lock()
-	s.running = true
-	err := s.applyLocked(ctx)
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return nil
+	s.crew.stop()
+	s.crew, s.listeners = nil, nil
+	return err
 }
 
 // startInside starts GoBGP on a free port of the loopback.
-func (s *Speaker) startInside(ctx context.Context) error {
+func (s *Speaker) startInside(ctx context.Context, o *Options) error {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	s.secret = newSecret()
 	var err error
@@ -182,7 +227,7 @@ func (s *Speaker) startInside(ctx context.Context) error {
 		}
 		s.inner = netip.AddrPortFrom(loopback, port)
 		if err = s.server.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
-			Asn: s.options.AS, RouterId: s.options.RouterID.String(),
+			Asn: o.AS, RouterId: o.RouterID.String(),
 			ListenPort: int32(port), ListenAddresses: []string{loopback.String()},
 		}}); !errors.Is(err, unix.EADDRINUSE) {
 			return err
@@ -225,8 +270,8 @@ func (s *Speaker) insideKey(_, _ string, c syscall.RawConn) error {
 
 // gateOf is the gate of the peer at an address, nil for none.
 func (s *Speaker) gateOf(at netip.Addr) *gate {
-	for i, g := range s.gates {
-		if s.peers.address(i) == at {
+	for _, g := range *s.gates.Load() {
+		if s.peers.address(g.i) == at {
 			return g
 		}
 	}
@@ -250,12 +295,13 @@ func (s *Speaker) Announce(ctx context.Context, routes []Route) error {
 // first: they are for what no longer works.
 func (s *Speaker) applyLocked(ctx context.Context) error {
 	var errs []error
-	wanted := make(map[routeKey]*Route, len(s.wanted))
+	wanted := make(map[routeKey]announced, len(s.wanted))
 	for i := range s.wanted {
-		wanted[s.wanted[i].key()] = &s.wanted[i]
+		r := &s.wanted[i]
+		wanted[r.key()] = announced{*r, s.marks(r)}
 	}
 	for key, old := range s.announced {
-		if wanted[key] != nil {
+		if _, there := wanted[key]; there {
 			continue
 		}
 		path, err := s.path(&old)
@@ -269,10 +315,10 @@ func (s *Speaker) applyLocked(ctx context.Context) error {
 		delete(s.announced, key)
 	}
 	for key, r := range wanted {
-		if old, there := s.announced[key]; there && old.equal(r) {
+		if old, there := s.announced[key]; there && old.equal(&r.Route) && slices.Equal(old.marks, r.marks) {
 			continue
 		}
-		path, err := s.path(r)
+		path, err := s.path(&r)
 		if err == nil {
 			_, err = s.server.AddPath(ctx, &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: path})
 		}
@@ -280,7 +326,7 @@ func (s *Speaker) applyLocked(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("bgp: announce %v: %w", r.Prefix, err))
 			continue
 		}
-		s.announced[key] = *r
+		s.announced[key] = r
 	}
 	return errors.Join(errs...)
 }

@@ -155,11 +155,18 @@ func (s *safeBuffer) String() string {
 // speak runs a speaker with the routers as its peers.
 func speak(t *testing.T, routers ...*router) (s *Speaker, log *safeBuffer, stop func()) {
 	t.Helper()
-	log = &safeBuffer{}
-	o := Options{AS: 65011, RouterID: netip.MustParseAddr("192.0.2.11"), Log: slog.New(slog.NewTextHandler(log, nil))}
+	o := Options{AS: 65011, RouterID: netip.MustParseAddr("192.0.2.11")}
 	for _, r := range routers {
 		o.Peers = append(o.Peers, r.peer)
 	}
+	return speakWith(t, o)
+}
+
+// speakWith runs a speaker.
+func speakWith(t *testing.T, o Options) (s *Speaker, log *safeBuffer, stop func()) {
+	t.Helper()
+	log = &safeBuffer{}
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -349,10 +356,10 @@ func TestOptionsAreChecked(t *testing.T) {
 		want string
 	}{
 		{name: "no router ID", o: Options{AS: 1}, want: "router ID"},
-		{name: "no AS", o: Options{RouterID: netip.MustParseAddr("192.0.2.11")}, want: "AS 0"},
-		{name: "a peer twice", o: Options{Peers: []Peer{peer, peer}}, want: "there twice"},
-		{name: "a peer that nothing finds", o: Options{Peers: []Peer{{Name: "a"}}}, want: "an address or an interface"},
-		{name: "passive, and nothing listens", o: Options{Peers: []Peer{{Name: "a", Interface: "eth0", Passive: true}}}, want: "nothing listens"},
+		{name: "no AS", o: Options{RouterID: netip.MustParseAddr("192.0.2.11"), Peers: []Peer{peer}}, want: "AS 0"},
+		{name: "a peer twice", o: Options{AS: 1, Peers: []Peer{peer, peer}}, want: "there twice"},
+		{name: "a peer that nothing finds", o: Options{AS: 1, Peers: []Peer{{Name: "a"}}}, want: "an address or an interface"},
+		{name: "passive, and nothing listens", o: Options{AS: 1, Peers: []Peer{{Name: "a", Interface: "eth0", Passive: true}}}, want: "nothing listens"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -66,7 +66,8 @@ type PeerStats struct {
 // peerTable is what is known of the sessions.
 type peerTable struct {
 	mu    sync.Mutex
-	peers []*peerState // as Options.Peers
+	peers map[int]*peerState // by their numbers inside; guarded by mu
+	next  int                // guarded by mu; the number given last
 }
 
 // peerState is one peer's; guarded by the table's mu.
@@ -78,20 +79,56 @@ type peerState struct {
 	active chan struct{} // has something when GoBGP became ready
 }
 
-func newPeerTable(o *Options) *peerTable {
-	t := &peerTable{}
-	for i := range o.Peers {
-		p := &o.Peers[i]
-		t.peers = append(t.peers, &peerState{
-			PeerStats: PeerStats{Peer: p.Name, AS: p.AS, State: Active, Since: time.Now()},
-			addr:      p.Address, active: make(chan struct{}, 1),
-		})
-	}
-	return t
+func newPeerTable() *peerTable { return &peerTable{peers: map[int]*peerState{}} }
+
+// add takes a peer in by a number that is free. It goes on counting from
+// earlier.
+func (t *peerTable) add(i int, p *Peer, earlier PeerStats) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	earlier.Peer, earlier.AS, earlier.State, earlier.Since = p.Name, p.AS, Active, time.Now()
+	t.peers[i] = &peerState{PeerStats: earlier, addr: p.Address, active: make(chan struct{}, 1)}
+	t.next = max(t.next, i)
 }
 
-// index is the peer that GoBGP calls by a key, -1 for none.
+// remove forgets a peer, whose gate has ended, and returns what was counted.
+func (t *peerTable) remove(i int) PeerStats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := t.peers[i].PeerStats
+	delete(t.peers, i)
+	return was
+}
+
+// clear forgets all peers and returns what was counted, by their names.
+func (t *peerTable) clear() map[string]PeerStats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := map[string]PeerStats{}
+	for _, p := range t.peers {
+		was[p.Peer] = p.PeerStats
+	}
+	clear(t.peers)
+	return was
+}
+
+// free is a number that no peer has, nor had lately: what GoBGP still tells of
+// one that is gone must not be taken for another's.
+func (t *peerTable) free() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		t.next = (t.next + 1) % maxNumbers
+		if t.peers[t.next] == nil {
+			return t.next
+		}
+	}
+}
+
+// index is the number of the peer that GoBGP calls by a key, -1 for none.
 func (t *peerTable) index(key string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for i := range t.peers {
 		if inside(i).String() == key {
 			return i
@@ -100,32 +137,43 @@ func (t *peerTable) index(key string) int {
 	return -1
 }
 
+// of is what is known of peer i. Of one that was removed meanwhile it is
+// nothing, kept nowhere. t.mu is held.
+func (t *peerTable) of(i int) *peerState {
+	if p := t.peers[i]; p != nil {
+		return p
+	}
+	return &peerState{}
+}
+
 // found notes where peer i is.
 func (t *peerTable) found(i int, at netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.peers[i].addr = at
+	t.of(i).addr = at
 }
 
 // address is where peer i is.
 func (t *peerTable) address(i int) netip.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.peers[i].addr
+	return t.of(i).addr
 }
 
 // session says where peer i is, and whether its session is established.
 func (t *peerTable) session(i int) (at netip.Addr, up bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.peers[i].addr, t.peers[i].State == Established
+	p := t.of(i)
+	return p.addr, p.State == Established
 }
 
 // awaitActive waits until GoBGP is ready for a session.
 func (t *peerTable) awaitActive(ctx context.Context, i int) error {
 	for {
 		t.mu.Lock()
-		ready := t.peers[i].State == Active
+		p := t.of(i)
+		ready := p.State == Active
 		t.mu.Unlock()
 		if ready {
 			return nil
@@ -133,7 +181,7 @@ func (t *peerTable) awaitActive(ctx context.Context, i int) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-t.peers[i].active:
+		case <-p.active:
 		}
 	}
 }
@@ -143,19 +191,19 @@ func (t *peerTable) awaitActive(ctx context.Context, i int) error {
 func (t *peerTable) received(i int, kind uint8) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.peers[i].Received.count(kind)
+	t.of(i).Received.count(kind)
 }
 
 func (t *peerTable) sent(i int, kind uint8) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.peers[i].Sent.count(kind)
+	t.of(i).Sent.count(kind)
 }
 
 func (t *peerTable) refused(i, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.peers[i].Refused += uint64(n)
+	t.of(i).Refused += uint64(n)
 }
 
 func (m *Messages) count(kind uint8) {
@@ -209,7 +257,7 @@ func (s *Speaker) event(e *api.WatchEventResponse) {
 func (t *peerTable) is(log *slog.Logger, i int, state State) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.peers[i]
+	p := t.of(i)
 	was := p.State
 	p.State = state
 	switch {
@@ -234,14 +282,14 @@ func (t *peerTable) is(log *slog.Logger, i int, state State) {
 func (t *peerTable) tries(i int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.peers[i].cause = ""
+	t.of(i).cause = ""
 }
 
 // failed notes why peer i has no session. It is logged when it is news.
 func (t *peerTable) failed(log *slog.Logger, i int, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.peers[i]
+	p := t.of(i)
 	p.LastError, p.cause = why, why
 	if p.State == Established || p.said == why {
 		return // the end of the session says it, or it was said
@@ -253,7 +301,7 @@ func (t *peerTable) failed(log *slog.Logger, i int, why string) {
 // ended is failed, unless a better reason is known.
 func (t *peerTable) ended(log *slog.Logger, i int, why string) {
 	t.mu.Lock()
-	known := t.peers[i].cause != ""
+	known := t.of(i).cause != ""
 	t.mu.Unlock()
 	if !known {
 		t.failed(log, i, why)
@@ -264,7 +312,8 @@ func (t *peerTable) ended(log *slog.Logger, i int, why string) {
 func (t *peerTable) broke(i int, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.peers[i].LastError, t.peers[i].cause = why, why
+	p := t.of(i)
+	p.LastError, p.cause = why, why
 }
 
 // Stats is what the speaker does now. It may be called at any time, and waits
@@ -279,9 +328,10 @@ func (s *Speaker) Stats() Stats {
 	s.peers.mu.Lock()
 	defer s.peers.mu.Unlock()
 	st := Stats{BFDInvalid: s.monitor.Invalid()}
-	for i := range s.options.Peers {
-		ps := s.peers.peers[i].PeerStats
-		if s.options.Peers[i].BFD != (BFD{}) {
+	gates := *s.gates.Load()
+	for _, g := range gates {
+		ps := s.peers.of(g.i).PeerStats
+		if g.peer.BFD != (BFD{}) {
 			b := liveness[ps.Peer]
 			ps.BFD = &b
 		}
@@ -289,8 +339,8 @@ func (s *Speaker) Stats() Stats {
 	}
 	for _, r := range s.announced {
 		rs := RouteStats{Prefix: r.Prefix}
-		for i := range st.Peers {
-			if st.Peers[i].State == Established && r.goesTo(&s.options.Peers[i]) {
+		for i, g := range gates {
+			if st.Peers[i].State == Established && r.goesTo(&g.peer) {
 				st.Peers[i].Announced++
 				rs.Peers++
 			}

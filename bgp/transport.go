@@ -16,8 +16,9 @@ import (
 // ipv6MinHopCount is IPV6_MINHOPCOUNT of linux/in6.h.
 const ipv6MinHopCount = 73
 
-// dial connects to a peer.
-func (s *Speaker) dial(ctx context.Context, p *Peer, at netip.Addr) (*net.TCPConn, error) {
+// dial connects to the peer.
+func (g *gate) dial(ctx context.Context, at netip.Addr) (*net.TCPConn, error) {
+	p := &g.peer
 	port := p.Port
 	if port == 0 {
 		port = bgpPort
@@ -26,7 +27,7 @@ func (s *Speaker) dial(ctx context.Context, p *Peer, at netip.Addr) (*net.TCPCon
 		Timeout: max(p.ConnectRetry, minDialTime),
 		Control: func(_, _ string, c syscall.RawConn) error {
 			return control(c, func(fd int) error {
-				return errors.Join(setMD5(fd, at, p.Password), setTTL(fd, at, p.ttl(s.options.AS), p.minTTL()))
+				return errors.Join(setMD5(fd, at, p.Password), setTTL(fd, at, p.ttl(g.options.AS), p.minTTL()))
 			})
 		},
 	}
@@ -46,14 +47,14 @@ const (
 )
 
 // listen opens the ports on which peers may connect, one a family.
-func (s *Speaker) listen(ctx context.Context) ([]*net.TCPListener, error) {
+func (s *Speaker) listen(ctx context.Context, port int) ([]*net.TCPListener, error) {
 	var list []*net.TCPListener
 	for _, network := range []string{"tcp4", "tcp6"} {
 		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 			return control(c, func(fd int) error { return s.keys(fd, network == "tcp6") })
 		}}
 		config.SetMultipathTCP(false) // it knows no TCP_MD5SIG
-		l, err := config.Listen(ctx, network, fmt.Sprintf(":%d", s.options.ListenPort))
+		l, err := config.Listen(ctx, network, fmt.Sprintf(":%d", port))
 		if err != nil {
 			if network == "tcp6" && errors.Is(err, unix.EAFNOSUPPORT) {
 				continue // a host without IPv6
@@ -71,10 +72,42 @@ func (s *Speaker) listen(ctx context.Context) ([]*net.TCPListener, error) {
 // keys sets the passwords of all peers of a family.
 func (s *Speaker) keys(fd int, v6 bool) error {
 	var errs []error
-	for i := range s.options.Peers {
-		if p := &s.options.Peers[i]; p.Address.IsValid() && p.Address.Is6() == v6 {
-			errs = append(errs, setMD5(fd, p.Address, p.Password))
+	for _, g := range *s.gates.Load() {
+		if a := g.peer.Address; a.IsValid() && a.Is6() == v6 {
+			errs = append(errs, setMD5(fd, a, g.peer.Password))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// signListeners sets the password of a peer on what listens already.
+func (s *Speaker) signListeners(p *Peer) error {
+	if p.Password == "" || !p.Address.IsValid() {
+		return nil
+	}
+	return s.onListeners(p.Address, func(fd int) error { return setMD5(fd, p.Address, p.Password) })
+}
+
+// unsignListeners takes it off.
+func (s *Speaker) unsignListeners(p *Peer) error {
+	if p.Password == "" || !p.Address.IsValid() {
+		return nil
+	}
+	return s.onListeners(p.Address, func(fd int) error { return writeMD5(fd, p.Address, "") })
+}
+
+// onListeners does something with the listeners of an address's family.
+func (s *Speaker) onListeners(a netip.Addr, f func(fd int) error) error {
+	var errs []error
+	for _, l := range s.listeners {
+		if on, ok := l.Addr().(*net.TCPAddr); !ok || (on.IP.To4() == nil) != a.Is6() {
+			continue
+		}
+		raw, err := l.SyscallConn()
+		if err == nil {
+			err = control(raw, f)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -103,12 +136,12 @@ func (s *Speaker) accept(l *net.TCPListener) {
 const acceptPause = 100 * time.Millisecond
 
 // prepare does to an accepted connection what dial does to its own.
-func (s *Speaker) prepare(c *net.TCPConn, p *Peer, at netip.Addr) error {
+func (g *gate) prepare(c *net.TCPConn, at netip.Addr) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return control(raw, func(fd int) error { return setTTL(fd, at, p.ttl(s.options.AS), p.minTTL()) })
+	return control(raw, func(fd int) error { return setTTL(fd, at, g.peer.ttl(g.options.AS), g.peer.minTTL()) })
 }
 
 func control(c syscall.RawConn, f func(fd int) error) error {
@@ -163,6 +196,11 @@ func setMD5(fd int, at netip.Addr, password string) error {
 	if password == "" {
 		return nil
 	}
+	return writeMD5(fd, at, password)
+}
+
+// writeMD5 is setMD5 where an empty password takes an earlier one away.
+func writeMD5(fd int, at netip.Addr, password string) error {
 	sig := unix.TCPMD5Sig{Keylen: uint16(len(password))}
 	copy(sig.Key[:], password)
 	if at.Is4() {

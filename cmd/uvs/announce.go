@@ -27,15 +27,14 @@ func (d *director) announce(ctx context.Context) error {
 	cfg, p := d.cfg, d.plan
 	d.mu.Unlock()
 	verdicts := d.decide(cfg, p)
-	var errs []error
-	if d.speaker != nil {
-		routes, err := announcements(cfg, verdicts)
-		if err != nil {
+	var routes []bgp.Route
+	if cfg.BGP.AS != 0 {
+		var err error
+		if routes, err = announcements(cfg, verdicts); err != nil {
 			return err
 		}
-		errs = append(errs, d.speaker.Announce(ctx, d.withDrains(cfg, routes)))
 	}
-	return errors.Join(append(errs, d.silenceLocked(p.host.VIPs))...)
+	return errors.Join(d.speaker.Announce(ctx, d.withDrains(cfg, routes)), d.silenceLocked(p.host.VIPs))
 }
 
 // silence is silenceLocked for a caller that does not hold d.announcing.
@@ -208,23 +207,24 @@ func unlessZero(n int) *uint32 {
 	return &v
 }
 
-// newSpeaker is the BGP speaker of cfg, nil where it has none.
-func newSpeaker(cfg *config.Config, log *slog.Logger) (*bgp.Speaker, error) {
-	if cfg.BGP.AS == 0 {
-		return nil, nil
-	}
+// speakerOptions are those of the BGP speaker of cfg, which is silent where
+// there is no section bgp.
+func speakerOptions(cfg *config.Config, log *slog.Logger) (bgp.Options, error) {
 	o := bgp.Options{
 		AS: uint32(cfg.BGP.AS), RouterID: cfg.BGP.RouterID, ListenPort: cfg.BGP.ListenPort,
 		GracefulRestart: time.Duration(cfg.BGP.GracefulRestart), Log: log,
 	}
+	if o.AS == 0 {
+		return bgp.Options{Log: log}, nil
+	}
 	own, err := ownAddresses()
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	for i := range cfg.BGP.Peers {
 		p := &cfg.BGP.Peers[i]
 		if own[p.Address] {
-			return nil, fmt.Errorf("bgp.peers[%d].address: %v is an address of this host: the peer is ourselves", i, p.Address)
+			return o, fmt.Errorf("bgp.peers[%d].address: %v is an address of this host: the peer is ourselves", i, p.Address)
 		}
 		peer := bgp.Peer{
 			Name: p.Name(), Address: p.Address, Interface: p.Interface, AS: uint32(p.AS), LocalAddress: p.LocalAddress,
@@ -238,7 +238,7 @@ func newSpeaker(cfg *config.Config, log *slog.Logger) (*bgp.Speaker, error) {
 		}
 		o.Peers = append(o.Peers, peer)
 	}
-	return bgp.New(o)
+	return o, nil
 }
 
 // ownAddresses are the addresses of this host.
@@ -258,20 +258,9 @@ func ownAddresses() (map[netip.Addr]bool, error) {
 	return own, nil
 }
 
-// routers is what metrics asks about BGP, nil without it.
-func (d *director) routers() func() bgp.Stats {
-	if d.speaker == nil {
-		return nil
-	}
-	return d.speaker.Stats
-}
-
 // peerStates are the sessions as admin shows them.
 func (d *director) peerStates() []admin.PeerState {
 	list := []admin.PeerState{}
-	if d.speaker == nil {
-		return list
-	}
 	for _, p := range d.speaker.Stats().Peers {
 		s := admin.PeerState{
 			Peer: p.Peer, AS: p.AS, State: string(p.State), Since: p.Since, Flaps: p.Downs,

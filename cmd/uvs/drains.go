@@ -183,9 +183,9 @@ func (d *director) withDrains(cfg *config.Config, routes []bgp.Route) []bgp.Rout
 // signal or when ctx ends.
 func (d *director) leave(ctx context.Context, again <-chan os.Signal) {
 	d.mu.Lock()
-	o := drainOptions(&d.cfg.Drain)
+	o, speaks := drainOptions(&d.cfg.Drain), d.cfg.BGP.AS != 0
 	d.mu.Unlock()
-	if d.speaker == nil || o.Deadline == 0 {
+	if !speaks || o.Deadline == 0 {
 		return
 	}
 	node := drain.Target{Node: true}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"slices"
 	"time"
 
@@ -50,8 +49,15 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	speak, err := speakerOptions(cfg, d.log)
+	if err != nil {
+		return err
+	}
 	if err = d.balance(p); err == nil {
 		err = d.steerAll(ctx, p)
+	}
+	if err == nil {
+		err = d.speaker.Configure(ctx, speak)
 	}
 	if err != nil {
 		return errors.Join(err, d.balance(d.plan), d.steer(ctx, d.plan))
@@ -152,20 +158,12 @@ func unchangeable(old, now *config.Config) error {
 		{"device", old.Device != now.Device},
 		{"limits", old.Limits != now.Limits},
 		{"admin", old.Admin != now.Admin},
-		{"bgp", !reflect.DeepEqual(sessions(old.BGP), sessions(now.BGP))},
 	} {
 		if k.changed {
 			errs = append(errs, fmt.Errorf("%s: cannot change while uvs runs; restart it", k.key))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// sessions is a section bgp without what routes it asks for.
-func sessions(b config.BGP) config.BGP {
-	b.Communities, b.CommunityNames, b.Aggregates = nil, nil, nil
-	b.LocalPreference, b.MED, b.Prepend = 0, 0, 0
-	return b
 }
 
 // reloaded notes how a reload ended.

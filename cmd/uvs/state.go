@@ -141,7 +141,7 @@ func (d *director) source() metrics.Source {
 		Health:   d.status,
 		VIPs:     d.vips,
 		Probes:   func() (good, bad uint64) { return d.probe.good.Load(), d.probe.bad.Load() },
-		Routers:  d.routers(),
+		Routers:  d.speaker.Stats,
 		FastLane: d.lane != nil,
 		Refused: func() uint64 {
 			if d.lane == nil {

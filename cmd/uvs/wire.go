@@ -47,9 +47,9 @@ type director struct {
 	host     *host.Host
 	balancer *lb.Balancer
 	road     *stack.Road
-	speaker  *bgp.Speaker // nil: no section bgp
-	lane     *lane        // nil: there is none
-	laneOff  string       // why
+	speaker  *bgp.Speaker
+	lane     *lane  // nil: there is none
+	laneOff  string // why
 	drains   drain.Drains
 
 	probe *selfProbe
@@ -156,7 +156,11 @@ func startDirector(cfg *config.Config, file string, log *slog.Logger) (_ *direct
 		return nil, err
 	}
 	d.onClose(d.road.Close)
-	if d.speaker, err = newSpeaker(cfg, log); err != nil {
+	speak, err := speakerOptions(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if d.speaker, err = bgp.New(speak); err != nil {
 		return nil, err
 	}
 	return d, d.balance(d.plan)
@@ -219,9 +223,7 @@ func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load fu
 	if err := d.announce(ctx); err != nil {
 		return errors.Join(err, d.close())
 	}
-	if d.speaker != nil {
-		last = append(last, part{"bgp", d.speaker.Run})
-	}
+	last = append(last, part{"bgp", d.speaker.Run})
 	if d.lane != nil {
 		last = append(last, part{"fast lane", d.lane.run})
 	}
