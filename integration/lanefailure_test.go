@@ -121,7 +121,9 @@ func TestAKilledDirectorsLaneStops(t *testing.T) {
 	if _, err := k.Write([]byte("anybody?")); err != nil { // TCP sends it again and again
 		t.Fatal(err)
 	}
-	late := func(f *lab.Frame) bool { return f.Time.Sub(killed) > 2*time.Second }
+	// After two seconds the lane must have stopped. The half second more is for
+	// the capture's clock: TCP tries after 1.4 and then after 3 seconds.
+	late := func(f *lab.Frame) bool { return f.Time.Sub(killed) > 2500*time.Millisecond }
 	if _, err := sent.Wait(within(t), "the client to have tried for two seconds", late); err != nil {
 		t.Fatal(err)
 	}
@@ -164,19 +166,15 @@ func TestALaneThatSomebodyRemoves(t *testing.T) {
 	}
 	before := crossedTUN(t, d)
 	k.say(t, 20)
-	if n := crossedTUN(t, d) - before; n < 40 {
+	// Unless uvs, which looks every five seconds, has just done so.
+	if n := crossedTUN(t, d) - before; n < 40 && !strings.Contains(d.process.Output(), "somebody has removed the program") {
 		t.Errorf("%d packets crossed the TUN device, want those of 20 exchanges", n)
 	}
 	d.logged(t, "somebody has removed the program", "the fast lane is well again")
 	if n := strings.Count(d.process.Output(), "somebody has removed the program"); n != 2 {
 		t.Errorf("told %d times, want once for each of two interfaces", n)
 	}
-	k.intoTheLane(t, d)
-	before = crossedTUN(t, d)
-	k.say(t, 100)
-	if n := crossedTUN(t, d) - before; n > 20 {
-		t.Errorf("%d packets crossed the TUN device after the program came back", n)
-	}
+	k.staysInTheLane(t, d, "after the program came back")
 }
 
 // TestALaneWhoseInterfaceChanges: it is renamed, goes down, is removed and
@@ -204,12 +202,7 @@ func TestALaneWhoseInterfaceChanges(t *testing.T) {
 	} {
 		step.do()
 		k.say(t, 10)
-		k.intoTheLane(t, d)
-		before := crossedTUN(t, d)
-		k.say(t, 100)
-		if n := crossedTUN(t, d) - before; n > 20 {
-			t.Errorf("%s: %d packets crossed the TUN device", step.name, n)
-		}
+		k.staysInTheLane(t, d, step.name)
 	}
 }
 
@@ -229,11 +222,7 @@ func TestASecondDirectorLeavesTheLaneAlone(t *testing.T) {
 	if now := fmt.Sprint(ourLinks(t, b.director)); now != links {
 		t.Errorf("the program's links were %s and are %s", links, now)
 	}
-	before := crossedTUN(t, d)
-	k.say(t, 100)
-	if n := crossedTUN(t, d) - before; n > 20 {
-		t.Errorf("%d packets crossed the TUN device", n)
-	}
+	k.staysInTheLane(t, d, "beside another director")
 }
 
 // TestProgramsOfOthersStay: one at the same hook by tcx, one as a filter of a

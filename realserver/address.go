@@ -93,7 +93,7 @@ func addVIP(lo netlink.Link, vip netip.Addr) error {
 // route of an IPv6 address some time after the address itself, as it would
 // after duplicate address detection.
 func awaitLocal(vip netip.Addr) error {
-	const patience = 2 * time.Second // for what takes a millisecond on an idle machine
+	const patience = 10 * time.Second // for what takes a millisecond on an idle machine
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		routes, err := netlink.RouteGet(vip.AsSlice())
 		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
