@@ -7,10 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listen opens a port on loopback that accepts nothing by itself.
@@ -81,24 +82,59 @@ func limited(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-func newHandshaker() *handshaker { return &handshaker{idle: map[int][]*os.File{}} }
+func startHandshaker(t *testing.T, most int) *handshaker {
+	t.Helper()
+	h, err := newHandshaker(most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.close)
+	return h
+}
+
+// await looks until handshakes are over.
+func (h *handshaker) await(t *testing.T) []*handshake {
+	t.Helper()
+	for begin := time.Now(); time.Since(begin) < patience; {
+		over, again := h.look()
+		if len(over) > 0 {
+			return over
+		}
+		if again < 0 {
+			t.Fatal("nothing is under way")
+		}
+		// Wakes for an answer, too.
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(h.epoll), Events: unix.POLLIN}}, int(again/time.Millisecond)); err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("never over")
+	return nil
+}
+
+// shake makes one handshake.
+func (h *handshaker) shake(t *testing.T, to netip.AddrPort, timeout time.Duration) *handshake {
+	t.Helper()
+	h.begin([]*handshake{{to: to, timeout: timeout}})
+	return h.await(t)[0]
+}
 
 func TestHandshakes(t *testing.T) {
 	for _, loopback := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(loopback, func(t *testing.T) {
 			_, open := listen(t, loopback)
 			closed := closedPort(t, loopback)
-			h := newHandshaker()
+			h := startHandshaker(t, 10)
 			// In turns on one socket: what one leaves behind must not harm the next.
 			for range 5 {
-				if err := h.try(limited(t, patience), open); err != nil {
-					t.Errorf("open port: %v", err)
+				if hs := h.shake(t, open, patience); hs.err != nil || hs.took <= 0 || hs.took > patience {
+					t.Errorf("open port: %+v", hs)
 				}
-				if err := h.try(limited(t, patience), closed); !errors.Is(err, syscall.ECONNREFUSED) {
-					t.Errorf("closed port: %v", err)
+				if hs := h.shake(t, closed, patience); !errors.Is(hs.err, syscall.ECONNREFUSED) {
+					t.Errorf("closed port: %v", hs.err)
 				}
 			}
-			if n := len(h.idle[syscall.AF_INET]) + len(h.idle[syscall.AF_INET6]); n != 1 {
+			if n := len(h.sockets); n != 1 {
 				t.Errorf("%d sockets kept, want the one that was used all the time", n)
 			}
 		})
@@ -108,8 +144,11 @@ func TestHandshakes(t *testing.T) {
 // TestAHandshakeIsNoConnection: the program that listens has nothing to accept.
 func TestAHandshakeIsNoConnection(t *testing.T) {
 	l, at := listen(t, "127.0.0.1:0")
-	if err := newHandshaker().try(limited(t, patience), at); err != nil {
-		t.Fatal(err)
+	h := startHandshaker(t, 1)
+	for range 3 {
+		if hs := h.shake(t, at, patience); hs.err != nil {
+			t.Fatal(hs.err)
+		}
 	}
 	real, err := net.Dial("tcp", at.String())
 	if err != nil {
@@ -158,43 +197,75 @@ func silent(t *testing.T) netip.AddrPort {
 }
 
 func TestAHandshakeEndsWithItsTime(t *testing.T) {
-	at := silent(t)
-	h := newHandshaker()
-	start := time.Now()
-	err := h.try(limited(t, 50*time.Millisecond), at)
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > patience {
-		t.Errorf("%v after %v", err, time.Since(start))
+	h := startHandshaker(t, 1)
+	hs := h.shake(t, silent(t), 50*time.Millisecond)
+	if !errors.Is(hs.err, context.DeadlineExceeded) || hs.took < 50*time.Millisecond {
+		t.Errorf("%v after %v", hs.err, hs.took)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := h.try(ctx, at); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled before: %v", err)
-	}
-	if len(h.idle[syscall.AF_INET]) != 0 {
-		t.Error("a socket that was interrupted is kept")
+	_, open := listen(t, "127.0.0.1:0")
+	if hs := h.shake(t, open, patience); hs.err != nil {
+		t.Errorf("afterwards, on the same socket: %v", hs.err)
 	}
 }
 
-func TestHandshakesAtOnce(t *testing.T) {
-	_, open := listen(t, "127.0.0.1:0")
-	closed := closedPort(t, "127.0.0.1:0")
-	h := newHandshaker()
-	var all sync.WaitGroup
-	for i := range 2 * maxIdle {
-		all.Go(func() {
-			for range 5 {
-				to, good := open, true
-				if i%2 == 1 {
-					to, good = closed, false
-				}
-				if err := h.try(limited(t, patience), to); (err == nil) != good {
-					t.Errorf("%v: %v", to, err)
-				}
-			}
-		})
+// TestHandshakesUnderWayAreForgottenAtTheEnd, and with them their sockets.
+func TestHandshakesUnderWayAreForgottenAtTheEnd(t *testing.T) {
+	at := silent(t)
+	before := descriptors(t)
+	h, err := newHandshaker(10)
+	if err != nil {
+		t.Fatal(err)
 	}
-	all.Wait()
-	if n := len(h.idle[syscall.AF_INET]); n > maxIdle {
-		t.Errorf("%d sockets kept, want at most %d", n, maxIdle)
+	h.begin([]*handshake{{to: at, timeout: time.Hour}, {to: at, timeout: time.Hour}})
+	if over, again := h.look(); len(over) != 0 || again != lookEvery || len(h.expiry) != 2 {
+		t.Errorf("%d over, %d under way, look again in %v", len(over), len(h.expiry), again)
+	}
+	h.close()
+	if n := descriptors(t); n != before {
+		t.Errorf("%d open files, before it was %d", n, before)
+	}
+}
+
+// descriptors is the number of open files.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// TestHandshakesAtOnce: as many as are allowed, each with its own result.
+func TestHandshakesAtOnce(t *testing.T) {
+	const most, each = 3 * maxIdle / 2, 10
+	_, open := listen(t, "127.0.0.1:0")
+	closed, slow := closedPort(t, "127.0.0.1:0"), silent(t)
+	h := startHandshaker(t, most)
+	left := 0
+	for range each {
+		var all []*handshake
+		for range maxIdle {
+			all = append(all, &handshake{to: open, timeout: patience}, &handshake{to: closed, timeout: patience}, &handshake{to: slow, timeout: 20 * time.Millisecond})
+		}
+		left += len(all)
+		h.begin(all)
+	}
+	for left > 0 {
+		for _, hs := range h.await(t) {
+			switch {
+			case hs.to == open && hs.err != nil,
+				hs.to == closed && !errors.Is(hs.err, syscall.ECONNREFUSED),
+				hs.to == slow && !errors.Is(hs.err, context.DeadlineExceeded):
+				t.Errorf("%v: %v", hs.to, hs.err)
+			}
+			left--
+		}
+		if n := len(h.sockets); n > most {
+			t.Fatalf("%d sockets, want at most %d", n, most)
+		}
+	}
+	if n := len(h.idle[0]); n != len(h.sockets) || n > maxIdle {
+		t.Errorf("%d of %d sockets kept, want all and at most %d", n, len(h.sockets), maxIdle)
 	}
 }

@@ -29,10 +29,11 @@ func (m *Member) sameCheck(o *Member) bool {
 // its Monitor.
 type member struct {
 	Member
-	job     job  // that checks it
-	ask     job  // that asks its agent
-	readmit job  // that ends its ejection
-	gone    bool // not a Member any more
+	job     job       // that checks it
+	shake   handshake // of job
+	ask     job       // that asks its agent
+	readmit job       // that ends its ejection
+	gone    bool      // not a Member any more
 
 	verdict     verdict
 	shown       State // Status has it, but for SlowStart
@@ -48,6 +49,17 @@ type member struct {
 	last      error // of the latest check
 	lastTook  time.Duration
 	good, bad uint64
+}
+
+// handshake is what the check of m comes down to, where that is all; nil: it is
+// more than that.
+func (m *member) handshake() *handshake {
+	c, ok := m.Check.(*tcp)
+	if !ok || !c.mere(&m.To) {
+		return nil
+	}
+	m.shake = handshake{to: m.To.Addr, timeout: m.Timing.Timeout, job: &m.job}
+	return &m.shake
 }
 
 // state is what the member is now, but for SlowStart.

@@ -36,6 +36,7 @@ type Monitor struct {
 	slots   chan struct{} // one for each check under way
 	wake    chan struct{} // tells Run that what is due has changed
 	settled chan struct{} // closed when there is a result for all of the first Set
+	shaker  *handshaker   // Run's own; nil: there was nothing for it yet
 
 	mu      sync.Mutex
 	members map[string]map[netip.AddrPort]*member // by service and real server; guarded by mu, with all that they hold
@@ -170,10 +171,18 @@ func (m *Monitor) Settled() <-chan struct{} { return m.settled }
 func (m *Monitor) Run(ctx context.Context) error {
 	var underWay sync.WaitGroup
 	defer underWay.Wait()
+	defer func() {
+		if m.shaker != nil {
+			m.shaker.close()
+		}
+	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		due, wait := m.takeDue(time.Now())
+		due, shakes, wait := m.takeDue(time.Now())
+		if again := m.shake(shakes); again >= 0 {
+			wait = min(wait, again)
+		}
 		for _, j := range due {
 			select {
 			case m.slots <- struct{}{}:
@@ -204,19 +213,27 @@ const (
 	idle = time.Hour
 )
 
-// takeDue takes what is due from the queue and says when to look again.
-func (m *Monitor) takeDue(now time.Time) (due []*job, wait time.Duration) {
+// takeDue takes what is due from the queue, mere handshakes apart from the
+// rest, and says when to look again.
+func (m *Monitor) takeDue(now time.Time) (due []*job, shakes []*handshake, wait time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(m.queue) > 0 && !m.queue[0].due.After(now) {
-		due = append(due, heap.Pop(&m.queue).(*job))
+		j := heap.Pop(&m.queue).(*job)
+		if j == &j.of.job {
+			if shake := j.of.handshake(); shake != nil {
+				shakes = append(shakes, shake)
+				continue
+			}
+		}
+		due = append(due, j)
 	}
 	wait = idle
 	if len(m.queue) > 0 {
 		wait = max(grain, m.queue[0].due.Sub(now))
 	}
 	m.next = now.Add(wait)
-	return due, wait
+	return due, shakes, wait
 }
 
 // check does a job once and queues it for the next time.
@@ -234,14 +251,53 @@ func (m *Monitor) check(ctx context.Context, j *job) {
 	if ctx.Err() != nil {
 		return // we are stopping, which says nothing of the real server
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("no answer within %v: %w", timing.Timeout, err)
-	}
-
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.checkedLocked(j, err, timing.Timeout, start, took)
+}
+
+// shake begins handshakes, takes the results of those that are over, and says
+// how soon it must be called again; below 0: not for those under way.
+func (m *Monitor) shake(all []*handshake) (again time.Duration) {
+	if m.shaker == nil {
+		if len(all) == 0 {
+			return -1
+		}
+		var err error
+		if m.shaker, err = newHandshaker(cap(m.slots)); err != nil {
+			for _, s := range all {
+				s.err, s.start = err, time.Now()
+			}
+			m.shaken(all)
+			return -1
+		}
+	}
+	m.shaker.begin(all)
+	over, again := m.shaker.look()
+	if len(over) > 0 {
+		m.shaken(over)
+	}
+	return again
+}
+
+// shaken takes handshakes that are over.
+func (m *Monitor) shaken(over []*handshake) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range over {
+		m.checkedLocked(s.job, s.err, s.timeout, s.start, s.took)
+	}
+}
+
+// checkedLocked takes the result of a check that began at start and took so
+// long, and queues the next one.
+func (m *Monitor) checkedLocked(j *job, err error, limit time.Duration, start time.Time, took time.Duration) {
+	mb := j.of
 	if mb.gone || mb.Check == nil {
 		return
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", limit, err)
 	}
 	if !mb.verdict.known {
 		m.settleLocked(1)
@@ -289,8 +345,7 @@ func (m *Monitor) askAgent(ctx context.Context, j *job) {
 
 // queueLocked queues a job for a time.
 func (m *Monitor) queueLocked(j *job, due time.Time) {
-	j.due = due
-	heap.Push(&m.queue, j)
+	heap.Push(&m.queue, &queued{due, j})
 	if due.Before(m.next) {
 		m.wakeUp()
 	}

@@ -9,8 +9,8 @@ import (
 
 // tcp connects and, where it has something to send or to wait for, does that.
 //
-// A mere connection is ended by a reset in place of the handshake's last
-// packet, as HAProxy does it: the real server's program never sees it.
+// A mere connection to a real server's own address is not made by Check but by
+// a Monitor's handshaker.
 type tcp struct {
 	send, receive []byte
 }
@@ -20,9 +20,6 @@ func newTCP(o *Options) (Check, error) {
 }
 
 func (c *tcp) Check(ctx context.Context, to Target) error {
-	if len(c.send) == 0 && len(c.receive) == 0 && to.Prepare == nil {
-		return handshakes.try(ctx, to.Addr)
-	}
 	conn, err := to.dial(ctx, "tcp")
 	if err != nil {
 		return err
@@ -34,6 +31,11 @@ func (c *tcp) Check(ctx context.Context, to Target) error {
 		}
 	}
 	return await(conn, c.receive)
+}
+
+// mere says whether c does nothing but connect to the target.
+func (c *tcp) mere(to *Target) bool {
+	return len(c.send) == 0 && len(c.receive) == 0 && to.Prepare == nil
 }
 
 // maxAnswer is how much of a real server's answer is searched.
