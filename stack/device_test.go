@@ -208,7 +208,7 @@ func TestRoadEndsWhenTheDeviceIsRemoved(t *testing.T) {
 	if err := s.director.Netlink().LinkDel(link); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err == nil || !strings.Contains(err.Error(), "TUN device uvs0: read a packet") {
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "TUN device uvs0: read a packet: the device was removed by another program") {
 		t.Errorf("Run: %v, want an error that names the device", err)
 	}
 }

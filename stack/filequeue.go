@@ -39,10 +39,16 @@ func (q *fileQueue) Read(b []byte) (int, error) {
 			return 0, nil
 		case unix.EINTR:
 			continue
+		case unix.EBADFD:
+			return 0, errRemoved
 		}
 		return 0, errno
 	}
 }
+
+// errRemoved says that somebody else ended the device, which only a new start
+// can make again.
+var errRemoved = errors.New("the device was removed by another program; start uvs again")
 
 // Write implements Queue.
 func (q *fileQueue) Write(b []byte) error {
