@@ -221,7 +221,8 @@ func TestHandshakesUnderWayAreForgottenAtTheEnd(t *testing.T) {
 		t.Errorf("%d over, %d under way, look again in %v", len(over), len(h.expiry), again)
 	}
 	h.close()
-	if n := descriptors(t); n != before {
+	// Fewer are no fault: an earlier test's server may still have been closing.
+	if n := descriptors(t); n > before {
 		t.Errorf("%d open files, before it was %d", n, before)
 	}
 }
