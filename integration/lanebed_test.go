@@ -44,11 +44,17 @@ type laneBed struct {
 
 func newLaneBed(t *testing.T) *laneBed {
 	t.Helper()
+	return joinedLaneBed(t, func(a, b *lab.Host, ours, theirs string) { a.Link(b, ours, theirs) })
+}
+
+// joinedLaneBed has its hosts joined by join, with their addresses.
+func joinedLaneBed(t *testing.T, join func(a, b *lab.Host, ours, theirs string)) *laneBed {
+	t.Helper()
 	l := newLab(t)
 	b := &laneBed{client: l.Host("client"), director: l.Host("director").Forward(), rs: l.Host("rs")}
-	b.client.Link(b.director, "198.18.0.2/24", "198.18.0.1/24")
+	join(b.client, b.director, "198.18.0.2/24", "198.18.0.1/24")
 	b.client.Route("default", "198.18.0.1")
-	b.director.Link(b.rs, "10.1.0.1/24", "10.1.0.2/24")
+	join(b.director, b.rs, "10.1.0.1/24", "10.1.0.2/24")
 	b.rs.Route("default", "10.1.0.1").Addr("lo", "203.0.113.10/32")
 	drawn(t, l)
 	b.echo(t)
