@@ -134,7 +134,8 @@ type RealServerState struct {
 type VIPState struct {
 	Address string `json:"address"`
 	Up      bool   `json:"up"`
-	MED     int    `json:"med"` // added to that of the configuration
+	MED     int    `json:"med"`   // added to that of the configuration
+	Level   string `json:"level"` // whole, degraded or backup; of one that is up
 	Reason  string `json:"reason"`
 }
 

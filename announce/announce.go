@@ -31,6 +31,10 @@ type Options struct {
 	// fit; one whose real servers all are gets nothing added. Zero: no grades.
 	Span int
 
+	// Degraded is the share of healthy weight, in per cent, below which a VIP
+	// is Degraded. Zero: none ever is.
+	Degraded int
+
 	// Fault is asked about a VIP that would be announced for the first time,
 	// until it returns an empty text: what keeps it from being so, such as
 	// that it does not answer. Nil: nothing does.
@@ -53,11 +57,24 @@ type Service struct {
 	Answers string
 }
 
+// A Level says how much of what is behind a VIP is there.
+type Level int
+
+// The levels, the best first.
+const (
+	Whole    Level = iota
+	Degraded       // less than Options.Degraded of the weight is healthy
+	Backup         // nobody is fit: those answer that do where the weight is not enough
+)
+
+func (l Level) String() string { return [...]string{"whole", "degraded", "backup"}[l] }
+
 // A Verdict is what is decided about one VIP.
 type Verdict struct {
 	VIP      netip.Addr
 	Announce bool
 	MED      int    // to be added to that of the configuration
+	Level    Level  // of one that is announced
 	Reason   string // for an operator
 }
 
@@ -121,7 +138,7 @@ func (d *Decider) Decide(now time.Duration, o Options, services []Service) (verd
 			}
 		}
 		if v.Announce {
-			v.MED = grade(o.Span, of)
+			v.MED, v.Level = grade(o.Span, of), d.level(o.Degraded, of)
 		}
 		verdicts = append(verdicts, v)
 	}
@@ -208,13 +225,30 @@ func (h *history) wait(now, holdDown time.Duration) time.Duration {
 
 // grade is what is added to the MED of a VIP of the services.
 func grade(span int, of []*Service) int {
-	weight, healthy := 0, 0
-	for _, s := range of {
-		weight += s.Weight
-		healthy += min(s.Healthy, s.Weight)
-	}
+	weight, healthy := weights(of)
 	if weight == 0 {
 		return span
 	}
 	return int(math.Round(float64(span) * float64(weight-healthy) / float64(weight)))
+}
+
+// level is that of a VIP of the services, of which one is up at least.
+func (d *Decider) level(degraded int, of []*Service) Level {
+	fit := func(s *Service) bool { return d.up[s.Name] && (s.Answers == "" || s.Healthy >= s.Quorum) }
+	weight, healthy := weights(of)
+	switch {
+	case !slices.ContainsFunc(of, fit):
+		return Backup
+	case healthy*100 < weight*degraded:
+		return Degraded
+	}
+	return Whole
+}
+
+func weights(of []*Service) (all, healthy int) {
+	for _, s := range of {
+		all += s.Weight
+		healthy += min(s.Healthy, s.Weight)
+	}
+	return all, healthy
 }

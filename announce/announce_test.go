@@ -38,19 +38,24 @@ func answered(s Service, by string) Service {
 type step struct {
 	at       time.Duration
 	services []Service
-	want     string // VIPs announced, each with its MED where that is not 0
+	want     string // VIPs announced, each with its MED where that is not 0, and its level where that is not whole
 	next     time.Duration
 }
 
 func show(verdicts []Verdict) string {
 	var out []string
 	for _, v := range verdicts {
-		switch {
-		case v.Announce && v.MED != 0:
-			out = append(out, fmt.Sprintf("%v+%d", v.VIP, v.MED))
-		case v.Announce:
-			out = append(out, v.VIP.String())
+		if !v.Announce {
+			continue
 		}
+		s := v.VIP.String()
+		if v.MED != 0 {
+			s += fmt.Sprintf("+%d", v.MED)
+		}
+		if v.Level != Whole {
+			s += " " + v.Level.String()
+		}
+		out = append(out, s)
 	}
 	return strings.Join(out, " ")
 }
@@ -74,15 +79,22 @@ func TestDecide(t *testing.T) {
 			{0, []Service{web(1), named("mail", web(0))}, up, 0}, {1, []Service{web(0), named("mail", web(1))}, up, 0}, {2, []Service{web(0), named("mail", web(0))}, "", 0}}},
 		{"or all of its services are needed", Options{All: true}, []step{
 			{0, []Service{web(1), named("mail", web(0))}, "", 0}, {1, []Service{web(1), named("mail", web(1))}, up, 0}, {2, []Service{web(0), named("mail", web(1))}, "", 0}}},
-		{"a sorry server keeps it announced", Options{}, []step{{0, []Service{answered(web(0), "the sorry server answers")}, up, 0}}},
+		{"a sorry server keeps it announced", Options{}, []step{{0, []Service{answered(web(0), "the sorry server answers")}, up + " backup", 0}}},
 		{"VIPs are told apart", Options{}, []step{
 			{0, []Service{web(0), {Name: "mail", VIPs: []netip.Addr{vip2}, Weight: 1, Healthy: 1, Quorum: 1}}, "203.0.113.2", 0}}},
 		{"a VIP that no service has any more is forgotten", Options{HoldDown: time.Hour}, []step{
 			{0, one, up, 0}, {1, none, "", 0}, {2, nil, "", 0}, {3, one, up, 0}}},
 		{"the MED grows as real servers fail", Options{Span: 100}, []step{
 			{0, []Service{web(10)}, up, 0}, {1, []Service{web(9)}, up + "+10", 0}, {2, []Service{web(1)}, up + "+90", 0},
-			{3, []Service{web(10), named("mail", web(5))}, up + "+25", 0}, {4, []Service{answered(web(0), "sorry")}, up + "+100", 0},
-			{5, []Service{answered(Service{Name: "web", VIPs: []netip.Addr{vip1}, Quorum: 1}, "sorry")}, up + "+100", 0}}},
+			{3, []Service{web(10), named("mail", web(5))}, up + "+25", 0}, {4, []Service{answered(web(0), "sorry")}, up + "+100 backup", 0},
+			{5, []Service{answered(Service{Name: "web", VIPs: []netip.Addr{vip1}, Quorum: 1}, "sorry")}, up + "+100 backup", 0}}},
+		{"a VIP with less than its share of healthy weight is degraded", Options{Degraded: 50}, []step{
+			{0, []Service{web(5)}, up, 0}, {1, []Service{web(4)}, up + " degraded", 0}, {2, []Service{web(4), named("mail", web(6))}, up, 0},
+			{3, []Service{web(3), named("mail", web(6))}, up + " degraded", 0}, {4, none, "", 0}}},
+		{"one that only a sorry server answers is so, until a service is up by itself", Options{Degraded: 50}, []step{
+			{0, []Service{answered(quorum(web(2), 3, 0), "sorry")}, up + " backup", 0}, {1, []Service{answered(quorum(web(3), 3, 0), "sorry")}, up + " degraded", 0},
+			{2, []Service{answered(quorum(web(2), 3, 0), "sorry"), named("mail", web(10))}, up, 0},
+			{3, []Service{answered(quorum(web(2), 3, 0), "sorry"), named("mail", quorum(web(2), 3, 0))}, up + " backup", 0}}},
 		{"hold-down: the first announcement is at once, the next one after its time", Options{HoldDown: time.Second}, []step{
 			{0, one, up, 0},
 			{5 * time.Second, none, "", 0},

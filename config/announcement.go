@@ -8,6 +8,10 @@ type Announcement struct {
 	HoldDown time.Duration `mapstructure:"hold_down"` // 0: none
 	MEDSpan  int           `mapstructure:"med_span"`  // added to the MED of a VIP without healthy real servers; 0: no grades
 
+	// DegradedBelow is the share of healthy weight, in per cent, below which a
+	// VIP counts as degraded.
+	DegradedBelow int `mapstructure:"degraded_below"`
+
 	// SelfProbe has a VIP announced only once it has answered the host's ping.
 	SelfProbe bool `mapstructure:"self_probe"`
 }
@@ -31,6 +35,7 @@ func (fs *faults) checkAnnouncement() {
 	oneOf(fs, "announcement.vip_up", a.VIPUp, VIPUpAny, VIPUpAll)
 	fs.duration("announcement.hold_down", a.HoldDown, 0, maxHoldDown)
 	fs.between("announcement.med_span", a.MEDSpan, 0, maxMED)
+	fs.between("announcement.degraded_below", a.DegradedBelow, 1, 100)
 }
 
 // checkQuorum notes a quorum that can never be reached, or never lost.

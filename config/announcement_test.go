@@ -29,9 +29,9 @@ func TestAnnouncementFaults(t *testing.T) {
 			web + "sorry_server: dr keeps port 80 of 203.0.113.10:80/tcp; write port 80, or none"}},
 		{"a sorry server nobody needs", service("sorry_server: 192.0.2.9", "fail_open: true", servers), []string{
 			web + "sorry_server: a service that fails open has no use for it"}},
-		{"what holds for all VIPs", "announcement: {vip_up: some, hold_down: 2h, med_span: -1}", []string{
+		{"what holds for all VIPs", "announcement: {vip_up: some, hold_down: 2h, med_span: -1, degraded_below: 0}", []string{
 			`announcement.vip_up: "some" is none of any, all`, "announcement.hold_down: 2h0m0s is out of range, 0s to 1h0m0s",
-			"announcement.med_span: -1 is out of range, 0 to 4294967295"}},
+			"announcement.med_span: -1 is out of range, 0 to 4294967295", "announcement.degraded_below: 0 is out of range, 1 to 100"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -26,6 +26,8 @@ type BGP struct {
 	LocalPreference int             `mapstructure:"local_preference"` // 0: not sent
 	MED             int             `mapstructure:"med"`              // 0: not sent, which routers take as 0
 	Prepend         int             `mapstructure:"prepend"`
+	PrependDegraded int             `mapstructure:"prepend_degraded"` // besides, of a VIP of which announcement.degraded_below holds
+	PrependBackup   int             `mapstructure:"prepend_backup"`   // besides, of one that only a sorry server or failing open answers
 	Aggregates      []Aggregate     `mapstructure:"aggregates"`
 	Peers           []Peer          `mapstructure:"peers"`
 }
@@ -96,16 +98,33 @@ type ServiceBGP struct {
 	LocalPreference int      `mapstructure:"local_preference"` // after Parse the section bgp's, unless set
 	MED             int      `mapstructure:"med"`              // likewise
 	Prepend         int      `mapstructure:"prepend"`          // likewise
+	PrependDegraded int      `mapstructure:"prepend_degraded"` // likewise
+	PrependBackup   int      `mapstructure:"prepend_backup"`   // likewise
 	Peers           []string `mapstructure:"peers"`            // their names; none: all
 }
 
-func (s *ServiceBGP) isZero() bool {
-	return len(s.Communities) == 0 && s.LocalPreference == 0 && s.MED == 0 && s.Prepend == 0 && len(s.Peers) == 0
-}
+func (s *ServiceBGP) isZero() bool { return s.equal(&ServiceBGP{}) }
 
 func (s *ServiceBGP) equal(t *ServiceBGP) bool {
-	return slices.Equal(s.Communities, t.Communities) && s.LocalPreference == t.LocalPreference && s.MED == t.MED &&
-		s.Prepend == t.Prepend && slices.Equal(s.Peers, t.Peers)
+	if !slices.Equal(s.Communities, t.Communities) || !slices.Equal(s.Peers, t.Peers) {
+		return false
+	}
+	for i, n := range s.numbers() {
+		if *n != *t.numbers()[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// numbers are those that s may have from the section bgp, in the order of
+// BGP.numbers.
+func (s *ServiceBGP) numbers() []*int {
+	return []*int{&s.LocalPreference, &s.MED, &s.Prepend, &s.PrependDegraded, &s.PrependBackup}
+}
+
+func (b *BGP) numbers() []int {
+	return []int{b.LocalPreference, b.MED, b.Prepend, b.PrependDegraded, b.PrependBackup}
 }
 
 // wellKnown are the communities that have a name everywhere (IANA's registry).
@@ -164,6 +183,13 @@ func communityNumbers(s string) ([]uint32, error) {
 	return numbers, nil
 }
 
+// Attributes are those of a route that is no single service's.
+func (b *BGP) Attributes() ServiceBGP {
+	var s ServiceBGP
+	s.inherit(b)
+	return s
+}
+
 // inheritBGP fills in what follows from the rest of the file.
 func (fs *faults) inheritBGP() {
 	b := &fs.cfg.BGP
@@ -193,18 +219,16 @@ func (fs *faults) inheritBGP() {
 
 // inherit replaces what is not set.
 func (s *ServiceBGP) inherit(b *BGP) {
-	s.LocalPreference = cmp.Or(s.LocalPreference, b.LocalPreference)
-	s.MED = cmp.Or(s.MED, b.MED)
-	s.Prepend = cmp.Or(s.Prepend, b.Prepend)
+	for i, own := range s.numbers() {
+		*own = cmp.Or(*own, b.numbers()[i])
+	}
 }
 
 // subtract takes out what inherit may have put in.
 func (s *ServiceBGP) subtract(b *BGP) {
-	for _, v := range []struct{ own, from *int }{
-		{&s.LocalPreference, &b.LocalPreference}, {&s.MED, &b.MED}, {&s.Prepend, &b.Prepend},
-	} {
-		if *v.own == *v.from {
-			*v.own = 0
+	for i, own := range s.numbers() {
+		if *own == b.numbers()[i] {
+			*own = 0
 		}
 	}
 }

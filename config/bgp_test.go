@@ -112,13 +112,15 @@ func TestParseRefusesBGP(t *testing.T) {
 				"bgp.peers[1].next_hop_ipv4: the peer does not get routes of that family",
 				"bgp.peers[1].next_hop_ipv6: 192.0.2.11 is of the other family",
 			}},
-		{name: "values out of range", raw: bgpFile("listen_port: 0", "graceful_restart: on", "local_preference: -1", "med: 4294967296", "prepend: 33", peer),
+		{name: "values out of range", raw: bgpFile("listen_port: 0", "graceful_restart: on", "local_preference: -1", "med: 4294967296", "prepend: 33", "prepend_degraded: -1", "prepend_backup: 33", peer),
 			want: []string{
 				`bgp.graceful_restart: must be "off" or a duration with its unit, such as 120s, is the text "on"`,
 				"bgp.listen_port: 0 is out of range, 1 to 65535",
 				"bgp.local_preference: -1 is out of range, 0 to 4294967295",
 				"bgp.med: 4294967296 is out of range, 0 to 4294967295",
 				"bgp.prepend: 33 is out of range, 0 to 32",
+				"bgp.prepend_degraded: -1 is out of range, 0 to 32",
+				"bgp.prepend_backup: 33 is out of range, 0 to 32",
 			}},
 		{name: "a service for a peer that is not there", raw: "bgp: {as: 65011, router_id: 192.0.2.11, " + peer + "}\n" + service("bgp: {peers: [192.0.2.9], communities: [nowhere]}"),
 			want: []string{

@@ -44,7 +44,9 @@ func (fs *faults) checkBGP() {
 		fs.wholeSeconds("bgp.graceful_restart", r, 1, maxRestart)
 	}
 	fs.checkCommunityNames()
-	fs.checkAttributes("bgp", b.Communities, b.LocalPreference, b.MED, b.Prepend)
+	all := b.Attributes()
+	all.Communities = b.Communities
+	fs.checkAttributes("bgp", &all)
 	fs.checkAggregates()
 	if len(b.Peers) == 0 {
 		fs.add("bgp.peers", "missing; a list such as [{address: 192.0.2.1, as: 65000}]")
@@ -60,7 +62,7 @@ func (fs *faults) checkNoBGP() {
 	b := fs.cfg.BGP
 	def := Default().BGP
 	if b.RouterID != def.RouterID || b.ListenPort != def.ListenPort || b.GracefulRestart != 0 || len(b.Communities) > 0 ||
-		len(b.CommunityNames) > 0 || b.LocalPreference != 0 || b.MED != 0 || b.Prepend != 0 || len(b.Aggregates) > 0 || len(b.Peers) > 0 {
+		len(b.CommunityNames) > 0 || slices.Max(b.numbers()) != 0 || slices.Min(b.numbers()) != 0 || len(b.Aggregates) > 0 || len(b.Peers) > 0 {
 		fs.add("bgp.as", "missing")
 	}
 	for i := range fs.cfg.Services {
@@ -107,15 +109,17 @@ func (fs *faults) checkCommunityNames() {
 	}
 }
 
-func (fs *faults) checkAttributes(path string, communities []string, localPreference, med, prepend int) {
-	for i, c := range communities {
+func (fs *faults) checkAttributes(path string, a *ServiceBGP) {
+	for i, c := range a.Communities {
 		if _, _, err := fs.cfg.Communities([]string{c}); err != nil {
 			fs.add(fmt.Sprintf("%s.communities[%d]", path, i), "%v", err)
 		}
 	}
-	fs.between(path+".local_preference", localPreference, 0, maxUint32)
-	fs.between(path+".med", med, 0, maxUint32)
-	fs.between(path+".prepend", prepend, 0, maxPrepend)
+	fs.between(path+".local_preference", a.LocalPreference, 0, maxUint32)
+	fs.between(path+".med", a.MED, 0, maxUint32)
+	fs.between(path+".prepend", a.Prepend, 0, maxPrepend)
+	fs.between(path+".prepend_degraded", a.PrependDegraded, 0, maxPrepend)
+	fs.between(path+".prepend_backup", a.PrependBackup, 0, maxPrepend)
 }
 
 func (fs *faults) checkAggregates() {
@@ -276,7 +280,7 @@ func (fs *faults) checkServicesBGP() {
 		s, path := &fs.cfg.Services[i], fmt.Sprintf("services[%d].bgp", i)
 		own := s.BGP // without what it inherited, whose faults are said already
 		own.subtract(&fs.cfg.BGP)
-		fs.checkAttributes(path, own.Communities, own.LocalPreference, own.MED, own.Prepend)
+		fs.checkAttributes(path, &own)
 		for j, name := range s.BGP.Peers {
 			if !slices.ContainsFunc(fs.cfg.BGP.Peers, func(p Peer) bool { return p.Name() == name }) {
 				fs.add(fmt.Sprintf("%s.peers[%d]", path, j), "%q is the address or interface of no peer in bgp.peers", name)

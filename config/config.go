@@ -161,7 +161,7 @@ func Default() Config {
 			Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 9740),
 		},
 		BGP:          BGP{ListenPort: -1},
-		Announcement: Announcement{VIPUp: VIPUpAny},
+		Announcement: Announcement{VIPUp: VIPUpAny, DegradedBelow: 50},
 		Drain:        Drain{Deadline: 8 * time.Second, Quiet: 2 * time.Second},
 	}
 }

@@ -36,7 +36,7 @@ policy:
   reset_expired: true
   clamp_mss: 1400
 admin: {socket: /tmp/uvs.sock, listen: "[::1]:9999"}
-announcement: {vip_up: all, hold_down: 5s, med_span: 100, self_probe: true}
+announcement: {vip_up: all, hold_down: 5s, med_span: 100, degraded_below: 40, self_probe: true}
 drain: {deadline: 20s, flows: 5, quiet: 3s, prepend: 2}
 bgp:
   as: 65011
@@ -48,6 +48,8 @@ bgp:
   local_preference: 200
   med: 10
   prepend: 1
+  prepend_degraded: 3
+  prepend_backup: 4
   aggregates: [{prefix: 203.0.113.0/24, only: true}]
   peers:
     - {address: 192.0.2.9, as: 65000, local_address: 192.0.2.1, port: 1790, password: s3cret, passive: true, multihop: 3, ttl_security: true,
@@ -67,7 +69,7 @@ services:
     announce: false
     quorum: 1
     sorry_server: 192.0.2.99
-    bgp: {communities: ["65011:9"], local_preference: 300, med: 20, prepend: 2, peers: [eth0]}
+    bgp: {communities: ["65011:9"], local_preference: 300, med: 20, prepend: 2, prepend_backup: 5, peers: [eth0]}
     health: {type: none}
     timeouts: {tcp: 5s}
     policy: {sloppy: false, reuse: 0, removed: reset, down: keep, drain: 0s, clamp_mss: auto}
@@ -85,7 +87,7 @@ timeouts = {tcp = "10m", tcp_fin = "30s", udp = "1m", tcp_syn_recv = "5s", sctp_
 defence = {drop_entry = "auto", drop_packet = "always", secure_tcp = "auto", drop_rate = 4, free_flows = 20, free_memory = 128}
 policy = {one_packet = true, sloppy = true, secure_tcp = true, reuse = 3, removed = "keep", down = "serve", drain = "30s", expire_quiesced_templates = false, schedule_icmp = true, answer_unknown_replies = true, reset_expired = true, clamp_mss = 1400}
 admin = {socket = "/tmp/uvs.sock", listen = "[::1]:9999"}
-announcement = {vip_up = "all", hold_down = "5s", med_span = 100, self_probe = true}
+announcement = {vip_up = "all", hold_down = "5s", med_span = 100, degraded_below = 40, self_probe = true}
 drain = {deadline = "20s", flows = 5, quiet = "3s", prepend = 2}
 [bgp]
 as = 65011
@@ -97,6 +99,8 @@ community_names = [{name = "site", value = "65011:1:2"}]
 local_preference = 200
 med = 10
 prepend = 1
+prepend_degraded = 3
+prepend_backup = 4
 aggregates = [{prefix = "203.0.113.0/24", only = true}]
 [[bgp.peers]]
 address = "192.0.2.9"
@@ -134,7 +138,7 @@ on_no_server = "reset"
 announce = false
 quorum = 1
 sorry_server = "192.0.2.99"
-bgp = {communities = ["65011:9"], local_preference = 300, med = 20, prepend = 2, peers = ["eth0"]}
+bgp = {communities = ["65011:9"], local_preference = 300, med = 20, prepend = 2, prepend_backup = 5, peers = ["eth0"]}
 health = {type = "none"}
 timeouts = {tcp = "5s"}
 policy = {sloppy = false, reuse = 0, removed = "reset", down = "keep", drain = "0s", clamp_mss = "auto"}
@@ -152,11 +156,11 @@ const fullJSON = `{
 "policy": {"one_packet": true, "sloppy": true, "secure_tcp": true, "reuse": 3, "removed": "keep", "down": "serve", "drain": "30s",
   "expire_quiesced_templates": false, "schedule_icmp": true, "answer_unknown_replies": true, "reset_expired": true, "clamp_mss": 1400},
 "admin": {"socket": "/tmp/uvs.sock", "listen": "[::1]:9999"},
-"announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100, "self_probe": true},
+"announcement": {"vip_up": "all", "hold_down": "5s", "med_span": 100, "degraded_below": 40, "self_probe": true},
 "drain": {"deadline": "20s", "flows": 5, "quiet": "3s", "prepend": 2},
 "bgp": {"as": 65011, "router_id": "192.0.2.1", "listen_port": 1179, "graceful_restart": "off",
   "communities": ["site", "no-export"], "community_names": [{"name": "site", "value": "65011:1:2"}],
-  "local_preference": 200, "med": 10, "prepend": 1, "aggregates": [{"prefix": "203.0.113.0/24", "only": true}],
+  "local_preference": 200, "med": 10, "prepend": 1, "prepend_degraded": 3, "prepend_backup": 4, "aggregates": [{"prefix": "203.0.113.0/24", "only": true}],
   "peers": [{"address": "192.0.2.9", "as": 65000, "local_address": "192.0.2.1", "port": 1790, "password": "s3cret",
     "passive": true, "multihop": 3, "ttl_security": true, "hold_time": "30s", "connect_retry": "10s", "families": ["ipv6", "ipv4"],
     "next_hop_ipv4": "192.0.2.2", "next_hop_ipv6": "2001:db8::2", "add_path": true},
@@ -169,7 +173,7 @@ const fullJSON = `{
   "tunnel": {"type": "gue", "port": 6081, "checksum": true, "pmtu_discovery": false},
   "persistence": {"timeout": "5m", "prefix_v4": 24, "prefix_v6": 56, "engine": "none"},
   "on_no_server": "reset", "announce": false, "quorum": 1, "sorry_server": "192.0.2.99",
-  "bgp": {"communities": ["65011:9"], "local_preference": 300, "med": 20, "prepend": 2, "peers": ["eth0"]}, "health": {"type": "none"},
+  "bgp": {"communities": ["65011:9"], "local_preference": 300, "med": 20, "prepend": 2, "prepend_backup": 5, "peers": ["eth0"]}, "health": {"type": "none"},
   "timeouts": {"tcp": "5s"},
   "policy": {"sloppy": false, "reuse": 0, "removed": "reset", "down": "keep", "drain": "0s", "clamp_mss": "auto"},
   "real_servers": [{"address": "192.0.2.21", "weight": 0, "max_flows": 9, "min_flows": 7}, {"address": "2001:db8::22", "mode": "dr"}]
@@ -195,7 +199,7 @@ var fullConfig = &Config{
 	BGP: BGP{
 		AS: 65011, RouterID: netip.MustParseAddr("192.0.2.1"), ListenPort: 1179,
 		Communities: []string{"site", "no-export"}, CommunityNames: []CommunityName{{Name: "site", Value: "65011:1:2"}},
-		LocalPreference: 200, MED: 10, Prepend: 1,
+		LocalPreference: 200, MED: 10, Prepend: 1, PrependDegraded: 3, PrependBackup: 4,
 		Aggregates: []Aggregate{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Only: true}},
 		Peers: []Peer{{
 			Address: netip.MustParseAddr("192.0.2.9"), AS: 65000, LocalAddress: netip.MustParseAddr("192.0.2.1"), Port: 1790,
@@ -207,7 +211,7 @@ var fullConfig = &Config{
 			Families: []Family{IPv4, IPv6}, BFD: BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
 		}},
 	},
-	Announcement: Announcement{VIPUp: VIPUpAll, HoldDown: 5 * time.Second, MEDSpan: 100, SelfProbe: true},
+	Announcement: Announcement{VIPUp: VIPUpAll, HoldDown: 5 * time.Second, MEDSpan: 100, DegradedBelow: 40, SelfProbe: true},
 	Drain:        Drain{Deadline: 20 * time.Second, Flows: 5, Quiet: 3 * time.Second, Prepend: 2},
 	Services: []Service{{
 		Name: "web",
@@ -221,7 +225,7 @@ var fullConfig = &Config{
 		Tunnel:      Tunnel{Type: GUE, Port: 6081, Checksum: true, PMTUDiscovery: new(false)},
 		Persistence: Persistence{Timeout: 5 * time.Minute, PrefixV4: 24, PrefixV6: 56, Engine: NoEngine},
 		OnNoServer:  AnswerReset,
-		BGP:         ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"}, Quorum: 1, SorryServer: netip.MustParseAddrPort("192.0.2.99:0"),
+		BGP:         ServiceBGP{Communities: []string{"65011:9"}, LocalPreference: 300, MED: 20, Prepend: 2, PrependDegraded: 3, PrependBackup: 5, Peers: []string{"eth0"}}, Announce: false, Health: Health{Type: "none"}, Quorum: 1, SorryServer: netip.MustParseAddrPort("192.0.2.99:0"),
 		Timeouts: fullTimeouts(5 * time.Second),
 		Policy: Policy{
 			OnePacket: new(true), Sloppy: new(false), SecureTCP: new(true), Reuse: new(0), Removed: new(RemovedReset), Down: new(RemovedKeep),

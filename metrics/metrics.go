@@ -46,8 +46,9 @@ const (
 	RealServerBytes      = "uvs_real_server_bytes_total"
 	RealServerFailures   = "uvs_real_server_connections_failed_total"
 
-	VIPUp      = "uvs_vip_up"
-	SelfProbes = "uvs_self_probes_total"
+	VIPUp       = "uvs_vip_up"
+	VIPDegraded = "uvs_vip_degraded"
+	SelfProbes  = "uvs_self_probes_total"
 
 	HealthChecks      = "uvs_health_checks_total"
 	HealthDuration    = "uvs_health_check_duration_seconds"

@@ -78,7 +78,7 @@ func busy() Source {
 			}
 		},
 		VIPs: func() []announce.Verdict {
-			return []announce.Verdict{{VIP: netip.MustParseAddr("203.0.113.10"), Announce: true}, {VIP: netip.MustParseAddr("203.0.113.11")}}
+			return []announce.Verdict{{VIP: netip.MustParseAddr("203.0.113.10"), Announce: true, Level: announce.Backup}, {VIP: netip.MustParseAddr("203.0.113.11")}}
 		},
 		Probes:   func() (good, bad uint64) { return 49, 50 },
 		FastLane: true,
@@ -113,6 +113,8 @@ func TestScrape(t *testing.T) {
 		`uvs_config_last_reload_successful 0`,
 		`uvs_vip_up{vip="203.0.113.10"} 1`,
 		`uvs_vip_up{vip="203.0.113.11"} 0`,
+		`uvs_vip_degraded{vip="203.0.113.10"} 1`,
+		`uvs_vip_degraded{vip="203.0.113.11"} 0`,
 		`uvs_self_probes_total{result="good"} 49`,
 		`uvs_self_probes_total{result="bad"} 50`,
 		`uvs_config_last_reload_timestamp_seconds 1.7e+09`,

@@ -69,7 +69,7 @@ func (d *director) decide(cfg *config.Config, p *plan) map[netip.Addr]announce.V
 	}
 	now := time.Since(d.started)
 	a := &cfg.Announcement
-	o := announce.Options{All: a.VIPUp == config.VIPUpAll, HoldDown: a.HoldDown, Span: a.MEDSpan}
+	o := announce.Options{All: a.VIPUp == config.VIPUpAll, HoldDown: a.HoldDown, Span: a.MEDSpan, Degraded: a.DegradedBelow}
 	d.probe.keep(p.vips)
 	if a.SelfProbe {
 		o.Fault = d.probe.fault
@@ -83,8 +83,12 @@ func (d *director) decide(cfg *config.Config, p *plan) map[netip.Addr]announce.V
 	d.verdicts = make(map[netip.Addr]announce.Verdict, len(verdicts))
 	for _, v := range verdicts {
 		d.verdicts[v.VIP] = v
-		if was, ok := before[v.VIP]; v.Announce != was.Announce || !ok && !v.Announce {
-			d.log.Info("VIP is "+upOrDown(v.Announce), "vip", v.VIP, "cause", v.Reason)
+		was, ok := before[v.VIP]
+		switch {
+		case v.Announce != was.Announce || !ok && !v.Announce:
+			d.log.Info("VIP is "+upOrDown(v.Announce), "vip", v.VIP, "level", v.Level, "cause", v.Reason)
+		case v.Level != was.Level:
+			d.log.Info("VIP has another level", "vip", v.VIP, "level", v.Level, "before", was.Level, "cause", v.Reason)
 		}
 	}
 	return d.verdicts
@@ -141,7 +145,7 @@ func announcements(cfg *config.Config, verdicts map[netip.Addr]announce.Verdict)
 			seen[l.Addr] = true
 			attributes := s.BGP
 			attributes.MED += v.MED
-			r, err := route(cfg, netip.PrefixFrom(l.Addr, l.Addr.BitLen()), attributes)
+			r, err := route(cfg, netip.PrefixFrom(l.Addr, l.Addr.BitLen()), attributes, v.Level)
 			errs = append(errs, err)
 			if !onlyAggregated(cfg, l.Addr) {
 				routes = append(routes, r)
@@ -149,15 +153,16 @@ func announcements(cfg *config.Config, verdicts map[netip.Addr]announce.Verdict)
 		}
 	}
 	for _, a := range cfg.BGP.Aggregates {
+		best, some := announce.Backup, false
 		for vip := range seen {
 			if a.Prefix.Contains(vip) {
-				r, err := route(cfg, a.Prefix, config.ServiceBGP{
-					LocalPreference: cfg.BGP.LocalPreference, MED: cfg.BGP.MED, Prepend: cfg.BGP.Prepend,
-				})
-				errs = append(errs, err)
-				routes = append(routes, r)
-				break
+				best, some = min(best, verdicts[vip].Level), true
 			}
+		}
+		if some {
+			r, err := route(cfg, a.Prefix, cfg.BGP.Attributes(), best)
+			errs = append(errs, err)
+			routes = append(routes, r)
 		}
 	}
 	return routes, errors.Join(errs...)
@@ -174,9 +179,16 @@ func onlyAggregated(cfg *config.Config, vip netip.Addr) bool {
 	return false
 }
 
-// route is a prefix with its attributes.
-func route(cfg *config.Config, prefix netip.Prefix, s config.ServiceBGP) (bgp.Route, error) {
-	r := bgp.Route{Prefix: prefix, Prepend: s.Prepend, LocalPref: unlessZero(s.LocalPreference), MED: unlessZero(s.MED)}
+// route is a prefix with its attributes at a level.
+func route(cfg *config.Config, prefix netip.Prefix, s config.ServiceBGP, level announce.Level) (bgp.Route, error) {
+	prepend := s.Prepend
+	switch level {
+	case announce.Degraded:
+		prepend += s.PrependDegraded
+	case announce.Backup:
+		prepend += s.PrependBackup
+	}
+	r := bgp.Route{Prefix: prefix, Prepend: prepend, LocalPref: unlessZero(s.LocalPreference), MED: unlessZero(s.MED)}
 	for _, list := range [][]string{cfg.BGP.Communities, s.Communities} {
 		standard, large, err := cfg.Communities(list)
 		if err != nil {

@@ -154,7 +154,7 @@ func TestStatusPrintsTheState(t *testing.T) {
 			{Peer: "192.0.2.1", AS: 65000, State: "established", Since: start.Add(time.Minute), Flaps: 35, BFD: "up", Announced: 36, Refused: 37, LastError: "long ago"},
 			{Peer: "eth0", AS: 65001, State: "active", Since: start, LastError: "cannot connect"},
 		},
-		VIPs: []admin.VIPState{{Address: "203.0.113.10", Up: true}, {Address: "203.0.113.11", Reason: "nobody is fit"}},
+		VIPs: []admin.VIPState{{Address: "203.0.113.10", Up: true, Level: "degraded", Reason: "web: weight 1 of 3 is healthy"}, {Address: "203.0.113.11", Reason: "nobody is fit"}},
 		Services: []admin.ServiceState{{
 			Name: "web", Listen: []string{"203.0.113.10:80/tcp"},
 			RealServers: []admin.RealServerState{{
@@ -197,7 +197,8 @@ BGP peer   AS     state        for    lost  BFD  prefixes  refused
 192.0.2.1  65000  established  30s    35    up   36        37
 eth0       65001  active       1m30s  0     -    0         0
 eth0: cannot connect
-VIP down  203.0.113.11: nobody is fit
+VIP degraded  203.0.113.10: web: weight 1 of 3 is healthy
+VIP down      203.0.113.11: nobody is fit
 
 service web on 203.0.113.10:80/tcp
 real server  mode  weight  state  active  inactive  persistent  flows  packets in  bytes in  packets out  bytes out  flows/s  packets/s in  packets/s out

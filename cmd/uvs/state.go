@@ -51,7 +51,7 @@ func (d *director) state() admin.State {
 		s.Config.LastError = d.failed.Error()
 	}
 	for _, v := range d.vips() {
-		s.VIPs = append(s.VIPs, admin.VIPState{Address: v.VIP.String(), Up: v.Announce, MED: v.MED, Reason: v.Reason})
+		s.VIPs = append(s.VIPs, admin.VIPState{Address: v.VIP.String(), Up: v.Announce, MED: v.MED, Level: v.Level.String(), Reason: v.Reason})
 	}
 	known := byServer(d.status())
 	for i := range balance.Services {

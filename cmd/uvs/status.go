@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/uvs-project/uvs/admin"
+	"github.com/uvs-project/uvs/announce"
 	"github.com/uvs-project/uvs/config"
 )
 
@@ -100,8 +101,11 @@ func printState(w io.Writer, s *admin.State, now time.Time) error {
 		printPeers(t, s.BGP, now)
 	}
 	for _, v := range s.VIPs {
-		if !v.Up {
+		switch {
+		case !v.Up:
 			fmt.Fprintf(t, "VIP down\t%s: %s\n", v.Address, v.Reason)
+		case v.Level != announce.Whole.String():
+			fmt.Fprintf(t, "VIP %s\t%s: %s\n", v.Level, v.Address, v.Reason)
 		}
 	}
 	for i := range s.Services {
