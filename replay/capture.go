@@ -57,14 +57,18 @@ func readCapture(r *bufio.Reader) (*Vector, error) {
 		return nil, fmt.Errorf("neither pcap nor pcapng: %w", err)
 	}
 	v := &Vector{StableMasked: true}
-	var start time.Time
-	for {
+	var last time.Time
+	at := time.Duration(0)
+	for n := 1; ; n++ {
 		frame, info, err := s.ReadPacketData()
+		if errors.Is(err, io.EOF) && len(v.Steps) == 0 {
+			return nil, errors.New("there is no IP packet in it")
+		}
 		if errors.Is(err, io.EOF) {
 			return v, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("packet %d: %w", len(v.Steps)+1, err)
+			return nil, fmt.Errorf("packet %d: %w", n, err)
 		}
 		b, err := packetOf(frame, s.LinkType())
 		if err != nil {
@@ -73,12 +77,20 @@ func readCapture(r *bufio.Reader) (*Vector, error) {
 		if b == nil {
 			continue
 		}
-		if start.IsZero() {
-			start = info.Timestamp
+		if info.CaptureLength < info.Length {
+			return nil, fmt.Errorf("packet %d: only %d of its %d bytes were captured: capture whole packets, with tcpdump by -s 0", n, info.CaptureLength, info.Length)
 		}
-		v.Steps = append(v.Steps, Step{Op: "inject", Leg: openLeg, Pkt: b, At: max(0, info.Timestamp.Sub(start).Milliseconds())})
+		if !last.IsZero() {
+			at += min(max(0, info.Timestamp.Sub(last)), longestGap)
+		}
+		last = info.Timestamp
+		v.Steps = append(v.Steps, Step{Op: "inject", Leg: openLeg, Pkt: b, At: at.Milliseconds()})
 	}
 }
+
+// longestGap is longer than anything that a director remembers. A capture whose
+// clock was set meanwhile would take hours otherwise.
+const longestGap = 32 * 24 * time.Hour
 
 // Link types that gopacket has no name for.
 const linkSLL2 = 276

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,14 +45,14 @@ func TestCapture(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			v, err := replay.ReadCapture(capture(t, tt.link, tt.frame))
-			if err != nil {
-				t.Fatal(err)
-			}
 			if tt.want == nil {
-				if len(v.Steps) != 0 {
-					t.Errorf("%d packets, want none", len(v.Steps))
+				if err == nil || !strings.Contains(err.Error(), "there is no IP packet in it") {
+					t.Errorf("%v, want that there is nothing to play", err)
 				}
 				return
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			if len(v.Steps) != 1 || !bytes.Equal(v.Steps[0].Pkt, tt.want) {
 				t.Errorf("steps %v, want the one packet %x", v.Steps, tt.want)
@@ -72,8 +73,48 @@ func TestCapture(t *testing.T) {
 	}
 }
 
+// TestClockOfACapture: a clock that was set meanwhile costs no more than the
+// longest timeout, and does not run back.
+func TestClockOfACapture(t *testing.T) {
+	syn := packettest.TCP("198.51.100.7:40000", "192.0.2.10:80", packettest.SYN)
+	var infos []gopacket.CaptureInfo
+	for _, at := range []int64{1000, 1002, 1_790_000_000, 5, 6} {
+		infos = append(infos, gopacket.CaptureInfo{Timestamp: time.Unix(at, 0), CaptureLength: len(syn), Length: len(syn)})
+	}
+	v, err := replay.ReadCapture(captureOf(t, layers.LinkTypeRaw, infos, syn, syn, syn, syn, syn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const set = 2000 + 32*24*3600*1000
+	want := []int64{0, 2000, set, set, set + 1000}
+	for i, s := range v.Steps {
+		if s.At != want[i] {
+			t.Errorf("packet %d at %d ms, want %d", i, s.At, want[i])
+		}
+	}
+}
+
+func TestPacketsThatWereNotCapturedWholeAreRefused(t *testing.T) {
+	syn := packettest.TCP("198.51.100.7:40000", "192.0.2.10:80", packettest.SYN)
+	info := gopacket.CaptureInfo{Timestamp: time.Unix(1, 0), CaptureLength: 34, Length: len(syn)}
+	_, err := replay.ReadCapture(captureOf(t, layers.LinkTypeRaw, []gopacket.CaptureInfo{info}, syn[:34]))
+	if want := "packet 1: only 34 of its 40 bytes were captured: capture whole packets, with tcpdump by -s 0"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+}
+
 // capture writes a pcap file of frames a second apart.
 func capture(t *testing.T, link layers.LinkType, frames ...[]byte) string {
+	t.Helper()
+	var infos []gopacket.CaptureInfo
+	for i, b := range frames {
+		infos = append(infos, gopacket.CaptureInfo{Timestamp: time.Unix(1000+int64(i), 0), CaptureLength: len(b), Length: len(b)})
+	}
+	return captureOf(t, link, infos, frames...)
+}
+
+// captureOf writes a pcap file of frames with what is said of each.
+func captureOf(t *testing.T, link layers.LinkType, infos []gopacket.CaptureInfo, frames ...[]byte) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "test.pcap")
 	f, err := os.Create(name)
@@ -86,8 +127,7 @@ func capture(t *testing.T, link layers.LinkType, frames ...[]byte) string {
 		t.Fatal(err)
 	}
 	for i, b := range frames {
-		info := gopacket.CaptureInfo{Timestamp: time.Unix(1000+int64(i), 0), CaptureLength: len(b), Length: len(b)}
-		if err := w.WritePacket(info, b); err != nil {
+		if err := w.WritePacket(infos[i], b); err != nil {
 			t.Fatal(err)
 		}
 	}

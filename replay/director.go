@@ -32,6 +32,7 @@ type Director struct {
 	fragments *stack.Fragments
 	buf       []byte
 	now       time.Duration
+	said      []string // about the packet in work, see Step.Said
 
 	table  compat.Table
 	sysctl map[string]string
@@ -79,11 +80,23 @@ func (d *Director) Close() { d.balancer.Close() }
 // does it.
 const tickEvery = time.Second / 16
 
+// Where more than longGap is to pass, the balancer's own work is done every
+// longTick until then: what was due is over all the same, and a capture of days
+// is played in seconds.
+const (
+	longGap  = time.Hour
+	longTick = time.Minute
+)
+
 // Advance lets time pass until now, and gives what left meanwhile.
 func (d *Director) Advance(now time.Duration) []Frame {
 	d.host.out = nil
 	for d.now+tickEvery <= now {
-		d.now += tickEvery
+		step := tickEvery
+		if now-d.now > longGap {
+			step = longTick
+		}
+		d.now += step
 		d.tick()
 	}
 	d.now = max(d.now, now)
@@ -111,7 +124,7 @@ func (d *Director) Inject(b []byte, eth string, toAll bool) []Frame {
 	if d.witness.Packet != nil {
 		after = d.witness.Packet(d, b)
 	}
-	d.host.out = nil
+	d.host.out, d.said = nil, nil
 	d.host.receive(append([]byte(nil), b...), eth, toAll)
 	if after != nil {
 		after(d.host.out)
@@ -125,11 +138,15 @@ func (d *Director) balance(b []byte) (r handled) {
 	p := &batch[0]
 	p.Reset(d.buf, packet.Headroom, packet.Headroom+copy(d.buf[packet.Headroom:], b))
 	if why := p.Parse(); why != packet.OK {
+		d.said = append(d.said, "drop, "+why.String())
 		return handled{why: why}
 	}
 	d.queue.Prepare(batch)
 	decide := func(p *packet.Packet) {
 		verdict, why := d.queue.Handle(p, d.now)
+		if verdict != packet.Send || why != packet.OK {
+			d.said = append(d.said, verdict.String()+", "+why.String())
+		}
 		part := handledPart{verdict: verdict, why: why, b: append([]byte(nil), p.Bytes()...), cut: p.CutLen()}
 		if p.NextHop.Family != 0 {
 			part.next = p.NextHop.AddrPort().Addr()
@@ -138,6 +155,9 @@ func (d *Director) balance(b []byte) (r handled) {
 	}
 	if p.Fragment().Is {
 		d.fragments.Carry(p, d.now, decide)
+		if len(r.parts) == 0 {
+			d.said = append(d.said, "a fragment that waits for others, or one too many")
+		}
 		return r
 	}
 	decide(p)

@@ -50,6 +50,11 @@ func PlayBeside(f *File, v *Vector, w Witness) (*Vector, error) {
 // prepare does what stands in front of the steps, and says what ipvsadm -R
 // complained of.
 func (d *Director) prepare(f *File, v *Vector) (complaint string, err error) {
+	for i := range v.Steps {
+		if s := &v.Steps[i]; s.At < 0 || s.Ms < 0 || s.At > longestStory || s.Ms > longestStory || s.Pad < 0 || s.Pad > packet.MaxSize {
+			return "", fmt.Errorf("step %d: t_ms, ms or pad is out of range", i)
+		}
+	}
 	for _, s := range v.Sysctl {
 		if !d.Sysctl(s) {
 			return "", fmt.Errorf("sysctl %q is not known here", s)
@@ -81,6 +86,9 @@ func (d *Director) prepare(f *File, v *Vector) (complaint string, err error) {
 	return complaint, nil
 }
 
+// longestStory is a year, in milliseconds: far more than anything lasts.
+const longestStory = 366 * 24 * 3600 * 1000
+
 // isMarking says whether a line of the set-up sets a firewall mark.
 func isMarking(line string) bool {
 	return strings.HasPrefix(line, "nft ") || strings.Contains(line, "fwmark")
@@ -89,12 +97,13 @@ func isMarking(line string) bool {
 // step does one step and notes what came of it.
 func (d *Director) step(f *File, in, out *Step) error {
 	*out = *in
-	out.Out, out.Picks, out.Shows, out.Conns, out.Text, out.RC = nil, nil, nil, nil, "", 0
+	out.Out, out.Picks, out.Shows, out.Conns, out.Text, out.RC, out.Said = nil, nil, nil, nil, "", 0, nil
 	out.Out = append(out.Out, d.Advance(time.Duration(in.At)*time.Millisecond)...)
 	switch in.Op {
 	case "inject":
 		b := append(append([]byte(nil), in.Pkt...), make([]byte, in.Pad)...)
 		out.Out = append(out.Out, d.Inject(b, in.Eth, in.L2 != "")...)
+		out.Said = d.said
 	case "flows":
 		return d.flows(f, in, out)
 	case "wait":

@@ -121,6 +121,10 @@ type Step struct {
 	Conns []Conn            `json:"conns,omitempty"`
 
 	Out []Frame `json:"out,omitempty"`
+
+	// Said is what a Director decided about the packet of an inject, where that
+	// is more than to carry it: for people, and in no file.
+	Said []string `json:"-"`
 }
 
 // A Frame is a packet that left the director.

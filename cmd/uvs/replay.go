@@ -116,7 +116,7 @@ func replayVectors(w io.Writer, name string, chosen *regexp.Regexp, verbose bool
 		}
 		played, err := replay.Play(f, v)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", v.Name, err)
+			return nil, usageError{fmt.Errorf("%s: %s: %w", name, v.Name, err)}
 		}
 		out.Vectors = append(out.Vectors, *played)
 		compare(w, v, played, t)
@@ -204,7 +204,14 @@ func printSteps(w io.Writer, v *replay.Vector) {
 			continue
 		}
 		fmt.Fprintf(w, "%d: %.3f s, from %s\n%s", i, float64(s.At)/1000, s.Leg, indent(replay.Describe(s.Pkt)))
-		if len(s.Out) == 0 {
+		for _, said := range s.Said {
+			fmt.Fprintf(w, "  %s\n", said)
+		}
+		switch {
+		case len(s.Out) > 0:
+		case len(s.Said) == 0:
+			fmt.Fprintln(w, "  nothing leaves: the host does not hand it to uvs")
+		default:
 			fmt.Fprintln(w, "  nothing leaves")
 		}
 		for _, f := range s.Out {

@@ -20,6 +20,16 @@ const aVector = `{"schema": 1, "group": "T", "description": "", "topology": {
   "pkt": "4500003c4242400040060c35c6336407c000020a9c4000500100000000000000a002faf0b3390000020405b40402080a000010000000000001030307",
   "out": [{"leg": "srv", "to": "rs1", "pkt": "%OUT%"}]}]}]}`
 
+// replayedNowhere has a service for what left of aVector, which drops it.
+const replayedNowhere = `
+services:
+  - name: web
+    listen: ["10.2.0.11:80/tcp"]
+    mode: nat
+    on_no_server: drop
+    real_servers: [{address: 10.2.0.12, weight: 0}]
+`
+
 const carriedSYN = "4500003c424240003f06c532c63364070a02000b9c4000500100000000000000a002faf06b370000020405b40402080a000010000000000001030307"
 
 func TestReplay(t *testing.T) {
@@ -44,6 +54,11 @@ func TestReplay(t *testing.T) {
 		{"none is there", []string{write(t, "none.json", `{"schema": 1, "vectors": []}`)}, 2, nil, "there is no vector to play"},
 		{"a capture needs services", []string{capture}, 2, nil, "name a configuration with -c FILE"},
 		{"a capture is played to the services", []string{capture, "-c", write(t, "u.yaml", goodConfig)}, 0, []string{"proto 6 ttl 63", "leaves by wire to 10.2.0.11"}, ""},
+		{"why nothing leaves is told", []string{capture, "-c", write(t, "none.yaml", replayedNowhere)}, 0,
+			[]string{"  drop, no_real_server\n  nothing leaves"}, ""},
+		{"a packet that is not for uvs", []string{capture, "-c", write(t, "other.yaml", "node: lb1")}, 0, []string{"leaves by wire"}, ""},
+		{"a vector with a step that is none", []string{write(t, "step.json", strings.NewReplacer("%OUT%", "", `"inject"`, `"eject"`).Replace(aVector))}, 2, nil, `step.json: a_syn: step 0: the step "eject" is not known`},
+		{"a vector whose time is out of range", []string{write(t, "time.json", strings.NewReplacer("%OUT%", "", `"t_ms": 6`, `"t_ms": 9000000000000`).Replace(aVector))}, 2, nil, "step 0: t_ms, ms or pad is out of range"},
 		{"a file that is none", []string{write(t, "x.json", "{")}, 2, nil, "not a file of vectors"},
 		{"a file of another schema", []string{write(t, "x.json", `{"schema": 2}`)}, 2, nil, "schema 2: this program knows schema 1"},
 		{"no file", nil, 2, nil, "requires at least 1 arg"},
