@@ -10,8 +10,16 @@ import (
 func TestFlowsSayWhereTheyRun(t *testing.T) {
 	need(t)
 	b := newLaneBed(t)
-	d := startDirector(t, b.director, laneServices)
-	quiet, busy := b.talk(t), b.talk(t)
+	// A flow that uvs may have to reset stays on the road.
+	d := startDirector(t, b.director, laneServices+`  - name: kept
+    listen: ["203.0.113.10:81/tcp"]
+    mode: nat
+    health: {type: none}
+    policy: {reset_expired: true}
+    real_servers: [{address: "10.1.0.2:80"}]
+`)
+	quiet, busy := b.talkTo(t, "203.0.113.10:81"), b.talk(t)
+	quiet.say(t, 10)
 	busy.intoTheLane(t, d)
 
 	busy.staysInTheLane(t, d, "once in the lane")

@@ -87,7 +87,12 @@ type talk struct{ net.Conn }
 
 func (b *laneBed) talk(t *testing.T) *talk {
 	t.Helper()
-	conn, err := b.client.Dial(within(t), "tcp", laneVIP)
+	return b.talkTo(t, laneVIP)
+}
+
+func (b *laneBed) talkTo(t *testing.T, vip string) *talk {
+	t.Helper()
+	conn, err := b.client.Dial(within(t), "tcp", vip)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/uvs-project/uvs/admin"
 	"github.com/uvs-project/uvs/config"
+	"github.com/uvs-project/uvs/health"
 	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/lb/sched"
 	"github.com/uvs-project/uvs/metrics"
@@ -29,8 +30,9 @@ func (d *director) explain(q admin.ExplainQuery) (admin.Explained, error) {
 		out.Scheduler, out.Rule = s.Scheduler, sched.Rule(s.Scheduler)
 	}
 	out.Chosen = chosen(&x, &out)
+	known := byServer(d.status())
 	for _, rs := range x.Set {
-		out.RealServers = append(out.RealServers, d.candidate(&x, rs))
+		out.RealServers = append(out.RealServers, candidate(&x, rs, known))
 	}
 	if x.Flow.Server == nil {
 		return out, nil
@@ -111,12 +113,12 @@ func chosen(x *lb.Explanation, out *admin.Explained) string {
 }
 
 // candidate is a real server as a new flow meets it.
-func (d *director) candidate(x *lb.Explanation, rs *lb.RealServer) admin.Candidate {
+func candidate(x *lb.Explanation, rs *lb.RealServer, known map[healthKey]*health.Status) admin.Candidate {
 	c := admin.Candidate{
 		Address: metrics.Address(rs.Endpoint), Weight: rs.Weight, ActiveFlows: rs.ActiveFlows(), InactiveFlows: rs.InactiveFlows(),
-		Chosen: x.Flow.Server != nil && x.Flow.Server.Same(rs), State: "checking",
+		Chosen: x.Flow.Server != nil && x.Flow.Server.Same(rs), State: health.Checking.String(),
 	}
-	if h := byServer(d.status())[healthKey{x.Service, rs.Endpoint.AddrPort()}]; h != nil {
+	if h := known[healthKey{x.Service, rs.Endpoint.AddrPort()}]; h != nil {
 		c.State = h.State.String()
 	}
 	switch {

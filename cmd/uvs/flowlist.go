@@ -35,10 +35,10 @@ func (d *director) flows(ctx context.Context, q admin.FlowQuery) (admin.FlowList
 		if f.IsTemplate() != q.Templates || q.State != "" && f.State.String() != q.State {
 			continue
 		}
-		if q.Runs != "" && (q.Runs == admin.RunsRoad) != (d.runs(&f) == admin.RunsRoad) {
+		if !fits(&q, &f) {
 			continue
 		}
-		if !fits(&q, &f) {
+		if q.Runs != "" && (q.Runs == admin.RunsRoad) != (d.runs(&f) == admin.RunsRoad) {
 			continue
 		}
 		if list.Matched++; len(list.Flows) < q.Limit {
