@@ -47,8 +47,9 @@ func (q *fileQueue) Read(b []byte) (int, error) {
 }
 
 // errRemoved says that somebody else ended the device, which only a new start
-// can make again.
-var errRemoved = errors.New("the device was removed by another program; start uvs again")
+// can make again. It is an EBADFD still, which for a decapsulator is the end that
+// realserver undo makes.
+var errRemoved = fmt.Errorf("the device was removed by another program; start uvs again (%w)", unix.EBADFD)
 
 // Write implements Queue.
 func (q *fileQueue) Write(b []byte) error {
