@@ -4,6 +4,7 @@ package integration
 // the director are devices upon others, which have the addresses.
 
 import (
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -94,8 +95,14 @@ func TestTaggedFramesComeUp(t *testing.T) {
 	if _, err := seen.Wait(within(t), "the frame with a priority", is); err != nil {
 		t.Fatal(err)
 	}
-	if n := crossedTUN(t, d) - before; n == 0 {
-		t.Error("the frame with a priority did not take the TUN road")
+	// It is counted when it has been sent.
+	if err := lab.Wait(within(t), "the frame with a priority to take the TUN road", func() error {
+		if crossedTUN(t, d) == before {
+			return errors.New("no packet came by it")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 	if n := len(seen.Stop()); n != 1 {
 		t.Errorf("%d frames arrived, want the one with a priority", n)
