@@ -6,6 +6,8 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -343,4 +345,40 @@ func filterNames(t *testing.T, h *lab.Host, index int) (names []string) {
 		}
 	}
 	return names
+}
+
+// TestWithoutPermissionTheRoadCarriesAll: connections do not notice, and who
+// asks is told what is missing. Who requires the lane is refused.
+func TestWithoutPermissionTheRoadCarriesAll(t *testing.T) {
+	need(t, "setpriv")
+	b := newLaneBed(t)
+	bin := filepath.Join(t.TempDir(), "uvs")
+	script := fmt.Sprintf("#!/bin/sh\nexec setpriv --bounding-set -bpf,-sys_admin %s \"$@\"\n", uvsProgram(t))
+	if err := os.WriteFile(bin, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const cause = "missing capability BPF"
+	d, err := newDirector(bin, t.TempDir(), b.director, laneServices)
+	if err == nil || !strings.Contains(err.Error(), "device.offload is required") || !strings.Contains(err.Error(), cause) {
+		t.Fatalf("offload: required ended with %v", err)
+	}
+	if err := d.configure(strings.ReplaceAll(laneServices, "offload: required", "offload: auto")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	k := b.talk(t)
+	k.say(t, 20)
+	if list, n := flows(t, d, "--runs", "road"); n != 1 {
+		t.Errorf("flows on the road: %v", list)
+	}
+	for _, command := range [][]string{{"status"}, {"explain", k.LocalAddr().String(), laneVIP + "/tcp"}} {
+		if out := run(t, d.host, bin, append(command, "--socket", d.socket)...); !strings.Contains(out, cause) {
+			t.Errorf("uvs %s does not say what is missing:\n%s", command[0], out)
+		}
+	}
+	if n := strings.Count(d.process.Output(), cause); n != 1 {
+		t.Errorf("the log says it %d times, want once:\n%s", n, d.process.Output())
+	}
 }
