@@ -107,7 +107,7 @@ type Source struct {
 	Probes   func() (good, bad uint64) // of VIPs by the director itself
 	Reload   func() Reload
 	Routers  func() bgp.Stats // nil: no BGP
-	FastLane bool             // it is on
+	FastLane func() bool      // it is on, and nothing is in its way
 	Refused  func() uint64    // offers that the fast lane did not take
 	Drains   func() []drain.Status
 }
@@ -172,7 +172,7 @@ type director struct{ source Source }
 var (
 	buildInfoDesc        = desc(BuildInfo, "1; the version is in the labels.", "version", "go_version")
 	tunInfoDesc          = desc(TUNInfo, "1; the TUN device and the offloads that the kernel granted it are in the labels.", "device", "offloads")
-	laneUpDesc           = desc(LaneUp, "Whether the fast lane is on.")
+	laneUpDesc           = desc(LaneUp, "Whether the fast lane is on and at every interface.")
 	laneRefusedDesc      = desc(LaneRefused, "Offers of flows that the fast lane did not take, as it was full: they stay on the TUN road.")
 	drainPhaseDesc       = desc(DrainPhase, "1 for the phase that the drain of the target is in: leaving or gone.", "target", "phase")
 	drainFlowsDesc       = desc(DrainFlows, "Active flows that the target has left.", "target")
@@ -188,7 +188,7 @@ func (*director) Describe(ch chan<- *prometheus.Desc) {
 func (c *director) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, buildInfoDesc, 1, c.source.Version, runtime.Version())
 	gauge(ch, tunInfoDesc, 1, c.source.Device, c.source.Offloads)
-	gauge(ch, laneUpDesc, oneIf(c.source.FastLane))
+	gauge(ch, laneUpDesc, oneIf(c.source.FastLane()))
 	counter(ch, laneRefusedDesc, c.source.Refused())
 	for _, s := range c.source.Drains() {
 		gauge(ch, drainPhaseDesc, oneIf(s.Phase == drain.Leaving), s.Target.String(), string(drain.Leaving))

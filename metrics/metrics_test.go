@@ -81,7 +81,7 @@ func busy() Source {
 			return []announce.Verdict{{VIP: netip.MustParseAddr("203.0.113.10"), Announce: true, Level: announce.Backup}, {VIP: netip.MustParseAddr("203.0.113.11")}}
 		},
 		Probes:   func() (good, bad uint64) { return 49, 50 },
-		FastLane: true,
+		FastLane: func() bool { return true },
 		Refused:  func() uint64 { return 48 },
 		Drains: func() []drain.Status {
 			return []drain.Status{{Target: drain.Target{Node: true}, Phase: drain.Leaving, Left: 47}}

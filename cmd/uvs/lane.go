@@ -193,11 +193,14 @@ func (l *lane) check(task string, err error) {
 	}
 }
 
-// state is "on", with what is in its way.
+// laneOn is the state of a lane that nothing is in the way of.
+const laneOn = "on"
+
+// state is laneOn, with what is in its way.
 func (l *lane) state() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	state := "on"
+	state := laneOn
 	for _, task := range slices.Sorted(maps.Keys(l.trouble)) {
 		if l.trouble[task] != "" {
 			state += fmt.Sprintf("; %s: %s", task, strings.ReplaceAll(l.trouble[task], "\n", "; "))

@@ -142,7 +142,7 @@ func (d *director) source() metrics.Source {
 		VIPs:     d.vips,
 		Probes:   func() (good, bad uint64) { return d.probe.good.Load(), d.probe.bad.Load() },
 		Routers:  d.speaker.Stats,
-		FastLane: d.lane != nil,
+		FastLane: func() bool { return d.laneState() == laneOn },
 		Refused: func() uint64 {
 			if d.lane == nil {
 				return 0
