@@ -108,6 +108,7 @@ var (
 	queuesType      = reflect.TypeFor[Queues]()
 	restartType     = reflect.TypeFor[Restart]()
 	realServerType  = reflect.TypeFor[RealServer]()
+	timeoutsType    = reflect.TypeFor[Timeouts]()
 	serviceType     = reflect.TypeFor[Service]()
 )
 
@@ -227,6 +228,11 @@ func section(from reflect.Value, t reflect.Type) (any, error) {
 	if !ok {
 		return nil, errors.New("has a key that is not a text")
 	}
+	if t == timeoutsType {
+		if err := noZeroTimeout(tree); err != nil {
+			return nil, err
+		}
+	}
 	defaults := listDefaults[t]
 	if defaults == nil {
 		return tree, nil
@@ -238,6 +244,18 @@ func section(from reflect.Value, t reflect.Type) (any, error) {
 		}
 	}
 	return tree, nil
+}
+
+// noZeroTimeout refuses a timeout of 0, which would count as one that is not
+// set.
+func noZeroTimeout(tree map[string]any) error {
+	for _, key := range slices.Sorted(maps.Keys(tree)) {
+		text, _ := tree[key].(string)
+		if d, err := time.ParseDuration(text); err == nil && d == 0 {
+			return fmt.Errorf("%s: %v is out of range, %v to %v", key, d, minTimeout, maxTimeout)
+		}
+	}
+	return nil
 }
 
 // listDefaults are the defaults of sections in lists, where Default cannot

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -178,11 +179,15 @@ func TestParseRefuses(t *testing.T) {
 		{name: "names that nobody knows", raw: service("mode: bridge", "scheduler: best", "on_no_server: cry"),
 			want: []string{
 				web + `mode: "bridge" is none of dr, nat, tun, fullnat`,
-				web + `scheduler: "best" is none of rr, wlc, wrr`,
+				web + `scheduler: "best" is none of maglev, rr, wlc, wrr`,
 				web + `on_no_server: "cry" is none of icmp, reset, drop`,
 			}},
 		{name: "a flag of another scheduler", raw: service("scheduler: wrr", "scheduler_flags: [flag-1, sh-port]"),
 			want: []string{web + `scheduler_flags[1]: "sh-port" is no flag of wrr, which has flag-1, flag-2`}},
+		{name: "a timeout of 0, which is none", raw: "timeouts: {tcp: 0s}\n" + service("timeouts: {udp: 0ms}"),
+			want: []string{"timeouts: tcp: 0s is out of range, 1s to 744h0m0s", web + "timeouts: udp: 0s is out of range, 1s to 744h0m0s"}},
+		{name: "faults of a section maglev", raw: service("scheduler: maglev", "maglev: {slots: 10, max_load: 50}"),
+			want: []string{web + "maglev.max_load: 50 is bad", web + "maglev.slots: 10 is bad"}},
 		{name: "settings of maglev for another scheduler", raw: service("scheduler: rr", "maglev: {key: secret}"),
 			want: []string{web + "maglev: the scheduler is rr"}},
 		{name: "a slow start that does not end", raw: service("slow_start: 2h"),
@@ -262,7 +267,10 @@ func TestParseRefuses(t *testing.T) {
 				tt.format = "yaml"
 			}
 			cfg, err := Parse([]byte(tt.raw), tt.format, Options{
-				Schedulers:     []string{"rr", "wlc", "wrr"},
+				MaglevFaults: func(m Maglev) map[string]string {
+					return map[string]string{"slots": fmt.Sprint(m.Slots, " is bad"), "max_load": fmt.Sprint(m.MaxLoad, " is bad")}
+				},
+				Schedulers:     []string{"maglev", "rr", "wlc", "wrr"},
 				SchedulerFlags: func(string) []string { return []string{"flag-1", "flag-2"} },
 			})
 			if err == nil {

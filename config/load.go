@@ -21,6 +21,10 @@ type Options struct {
 	// flags are not checked.
 	SchedulerFlags func(scheduler string) []string
 
+	// MaglevFaults says what is wrong with a section maglev, by its keys. Nil:
+	// it is not checked.
+	MaglevFaults func(Maglev) map[string]string
+
 	// Set replaces keys outside lists, each written key=value with the
 	// sections of the key joined by points: limits.flows=1000. Lists are
 	// separated by commas.

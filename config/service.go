@@ -46,7 +46,7 @@ type RealServer struct {
 }
 
 // Maglev are the settings of the scheduler maglev. Zero values are its own
-// defaults; it is the one that checks them.
+// defaults; Options.MaglevFaults checks them.
 type Maglev struct {
 	Slots   int      `mapstructure:"slots"`
 	Fields  []string `mapstructure:"fields"`

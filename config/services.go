@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -113,6 +114,12 @@ func (fs *faults) checkScheduler(path string, s *Service, o Options) {
 			if !slices.Contains(flags, f) {
 				fs.add(fmt.Sprintf("%s.scheduler_flags[%d]", path, j), "%q is no flag of %s, which has %s", f, s.Scheduler, strings.Join(flags, ", "))
 			}
+		}
+	}
+	if o.MaglevFaults != nil && s.Scheduler == "maglev" {
+		faults := o.MaglevFaults(s.Maglev)
+		for _, key := range slices.Sorted(maps.Keys(faults)) {
+			fs.add(path+".maglev."+key, "%s", faults[key])
 		}
 	}
 	if s.Scheduler != "maglev" && !reflect.ValueOf(s.Maglev).IsZero() {

@@ -32,6 +32,7 @@ func (s *source) load() (*config.Config, error) {
 	cfg, err := config.Load(s.path, config.Options{
 		Schedulers:     sched.Names(),
 		SchedulerFlags: sched.Flags,
+		MaglevFaults:   func(m config.Maglev) map[string]string { return sched.Maglev(m).Faults() },
 		Set:            s.set,
 		LookupEnv:      os.LookupEnv,
 	})

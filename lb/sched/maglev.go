@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/big"
 	"math/bits"
 	"slices"
@@ -71,25 +72,36 @@ var maglevFields = map[string][tupleWords]uint64{
 // MaglevFields are the names of the fields of a tuple, in its order.
 func MaglevFields() []string { return []string{"src", "src_port", "dst", "dst_port", "proto"} }
 
-func (m Maglev) settings() (maglevSettings, error) {
-	s := maglevSettings{slots: cmp.Or(m.Slots, maglevSlots), maxLoad: int64(m.MaxLoad)}
-	if s.slots < 2 || s.slots > maxMaglevSlots || !big.NewInt(int64(s.slots)).ProbablyPrime(0) {
-		return s, fmt.Errorf("%d slots: not a prime up to %d", s.slots, maxMaglevSlots)
+// Faults are what is wrong with m, by the key of the configuration.
+func (m Maglev) Faults() map[string]string {
+	faults := map[string]string{}
+	if n := cmp.Or(m.Slots, maglevSlots); n < 2 || n > maxMaglevSlots || !big.NewInt(int64(n)).ProbablyPrime(0) {
+		faults["slots"] = fmt.Sprintf("%d is not a prime up to %d", n, maxMaglevSlots)
 	}
 	if m.MaxLoad != 0 && m.MaxLoad <= 100 {
-		return s, fmt.Errorf("load of at most %d%%: not above 100", m.MaxLoad)
+		faults["max_load"] = fmt.Sprintf("%d is not above 100, nor 0 for no bound", m.MaxLoad)
+	}
+	for _, name := range m.Fields {
+		if _, ok := maglevFields[name]; !ok {
+			faults["fields"] = fmt.Sprintf("%q is none of %s", name, strings.Join(MaglevFields(), ", "))
+		}
+	}
+	return faults
+}
+
+func (m Maglev) settings() (maglevSettings, error) {
+	s := maglevSettings{slots: cmp.Or(m.Slots, maglevSlots), maxLoad: int64(m.MaxLoad)}
+	if faults := m.Faults(); len(faults) > 0 {
+		key := slices.Min(slices.Collect(maps.Keys(faults)))
+		return s, fmt.Errorf("%s: %s", key, faults[key])
 	}
 	fields := m.Fields
 	if len(fields) == 0 {
 		fields = MaglevFields()
 	}
 	for _, name := range fields {
-		mask, ok := maglevFields[name]
-		if !ok {
-			return s, fmt.Errorf("field %q: none of %s", name, strings.Join(MaglevFields(), ", "))
-		}
-		for i := range mask {
-			s.mask[i] |= mask[i]
+		for i, mask := range maglevFields[name] {
+			s.mask[i] |= mask
 		}
 	}
 	sum := sha256.Sum256([]byte(m.Key))

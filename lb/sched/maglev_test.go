@@ -155,11 +155,11 @@ func TestMaglevRefuses(t *testing.T) {
 		o    Maglev
 		want string
 	}{
-		{Maglev{Slots: 65536}, "scheduler maglev: 65536 slots: not a prime up to 5000011"},
-		{Maglev{Slots: -7}, "scheduler maglev: -7 slots: not a prime up to 5000011"},
-		{Maglev{Slots: 5000077}, "scheduler maglev: 5000077 slots: not a prime up to 5000011"},
-		{Maglev{Fields: []string{"src", "ttl"}}, `scheduler maglev: field "ttl": none of src, src_port, dst, dst_port, proto`},
-		{Maglev{MaxLoad: 100}, "scheduler maglev: load of at most 100%: not above 100"},
+		{Maglev{Slots: 65536}, "scheduler maglev: slots: 65536 is not a prime up to 5000011"},
+		{Maglev{Slots: -7}, "scheduler maglev: slots: -7 is not a prime up to 5000011"},
+		{Maglev{Slots: 5000077}, "scheduler maglev: slots: 5000077 is not a prime up to 5000011"},
+		{Maglev{Fields: []string{"src", "ttl"}}, `scheduler maglev: fields: "ttl" is none of src, src_port, dst, dst_port, proto`},
+		{Maglev{MaxLoad: 100}, "scheduler maglev: max_load: 100 is not above 100, nor 0 for no bound"},
 	} {
 		if _, err := New("maglev", Options{Maglev: tt.o}); err == nil || err.Error() != tt.want {
 			t.Errorf("%+v: %v, want %s", tt.o, err, tt.want)
