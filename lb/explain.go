@@ -39,15 +39,15 @@ type Explanation struct {
 // the first of a client's. It changes nothing and counts nothing, so that a
 // flow that other clients open meanwhile can change the answer.
 func (b *Balancer) Explain(t packet.Tuple, now time.Duration) (x Explanation) {
-	f, e, way, ok := b.table.peek(&t, t.Hash(b.table.seed), tickOf(now))
-	if ok && b.Refresh(&f) && b.explainKnown(&x, &f, &e, way) {
+	g, ok := b.table.peek(&t, t.Hash(b.table.seed), tickOf(now))
+	if ok && b.Refresh(&g.info) && b.explainKnown(&x, &g) {
 		return x
 	}
 	state := b.state.Load()
 	svc := state.find(&t)
 	switch {
 	case svc != nil:
-		b.explainOpening(&x, svc, &t, now)
+		b.explainOpening(&x, svc, &t, g.number, now)
 	case state.isVIP(&t):
 		x.Verdict, x.Reason = packet.Pass, packet.NoService
 	case state.isLocal(&t):
@@ -58,20 +58,21 @@ func (b *Balancer) Explain(t packet.Tuple, now time.Duration) (x Explanation) {
 	return x
 }
 
-// explainKnown explains a packet of the flow f in entry e. It is false where
-// the flow does not have it, because its real server left.
-func (b *Balancer) explainKnown(x *Explanation, f *FlowInfo, e *entry, way Direction) bool {
+// explainKnown explains a packet of the flow g. It is false where the flow does
+// not have it, because its real server left.
+func (b *Balancer) explainKnown(x *Explanation, g *glimpse) bool {
 	x.Verdict = packet.Send
-	if f.Server.judged && !f.Pinned {
-		switch o, _ := f.Server.judge(&e.tuple, way, plainEvent(e.tuple.Proto), false); o {
+	f, rs := &g.info, g.info.Server
+	if rs.judged && !f.Pinned {
+		switch o, _ := rs.judge(&f.Tuple, g.way, plainEvent(f.Tuple.Proto), false); o {
 		case barred, refused:
 			x.Verdict, x.Reason = packet.Drop, packet.ServerRemoved
 		case unknown:
 			return false
 		}
 	}
-	x.Flow, x.Known, x.Way, x.Service = *f, true, way, f.Server.service.name
-	x.Renewed = way == Request && f.Server.replaces(e)
+	x.Flow, x.Known, x.Way, x.Service = *f, true, g.way, rs.service.name
+	x.Renewed = g.way == Request && rs.replaces(&g.entry)
 	x.explainRewrites()
 	return true
 }
@@ -98,8 +99,9 @@ func openingEvent(proto uint8) event {
 	return udpDatagram
 }
 
-// explainOpening explains a first packet of svc, as open does it.
-func (b *Balancer) explainOpening(x *Explanation, svc *service, t *packet.Tuple, now time.Duration) {
+// explainOpening explains a first packet of svc, as open does it. before is the
+// entry of a flow of t that Handle would have ended, or 0.
+func (b *Balancer) explainOpening(x *Explanation, svc *service, t *packet.Tuple, before uint32, now time.Duration) {
 	x.Service, x.Set = svc.name, svc.set
 	x.FirstOnly = t.Proto != packet.UDP && !svc.policy.Sloppy
 	x.DropRate = int(b.defence.dropRate.Load())
@@ -119,7 +121,7 @@ func (b *Balancer) explainOpening(x *Explanation, svc *service, t *packet.Tuple,
 		State: first(t.Proto).next(openingEvent(t.Proto), wayOf(Request, rs.oneSided), b.table.isSecure(svc)),
 	}
 	x.Flow.Persistent, x.Flow.Direct = svc.persistent != nil, rs.oneSided
-	if !b.table.propose(&x.Flow.Flow) {
+	if !b.table.propose(&x.Flow.Flow, before) {
 		x.Verdict, x.Reason = packet.Drop, packet.NoPort
 		return
 	}
@@ -139,16 +141,16 @@ func (b *Balancer) bound(x *Explanation, svc *service, t *packet.Tuple, now time
 		return nil
 	}
 	key := p.key(&t.Src, t.Family, nil)
-	f, e, _, ok := b.table.peek(&key, key.Hash(b.table.seed), tickOf(now))
-	if !ok || f.Left <= 0 && e.local == 0 {
+	g, ok := b.table.peek(&key, key.Hash(b.table.seed), tickOf(now))
+	if !ok || g.info.Left <= 0 && g.entry.local == 0 {
 		return nil
 	}
-	rs := svc.current(f.Server, t.Family)
+	rs := svc.current(g.info.Server, t.Family)
 	if rs == nil || rs.Weight == 0 && svc.policy.ExpireQuiescedTemplates {
 		return nil
 	}
-	f.Flows = int(e.local)
-	x.Template = &f
+	g.info.Flows = int(g.entry.local)
+	x.Template = &g.info
 	return rs
 }
 
@@ -173,44 +175,51 @@ func (x *Explanation) explainRewrites() {
 	f.Server.Mode.Rewrite(f, Reply, &x.Reply)
 }
 
-// peek is lookup without a trace: it finds the flow f of a tuple, or the
-// template of a key, and copies its entry. A flow that is due is found too,
-// with a Left that is not above 0.
-func (t *Table) peek(key *packet.Tuple, hash uint64, now uint32) (f FlowInfo, e entry, d Direction, found bool) {
-	copyLocked := func(n uint32) {
-		e = t.entries.all[n]
-		t.copyFlow(&f.Flow, &e)
-		f.flagged(&e)
-		f.Left = time.Duration(int32(e.deadline-now)) << tickShift
+// A glimpse is a copy of an entry.
+type glimpse struct {
+	info   FlowInfo
+	entry  entry
+	number uint32
+	way    Direction // of the tuple that it was found by
+}
+
+// peek is lookup without a trace: it finds the flow of a tuple, or the template
+// of a key. A flow that is due is found too, with a Left that is not above 0.
+func (t *Table) peek(key *packet.Tuple, hash uint64, now uint32) (g glimpse, found bool) {
+	copyLocked := func(n uint32, way Direction) {
+		g.entry, g.number, g.way = t.entries.all[n], n, way
+		t.copyFlow(&g.info.Flow, &g.entry)
+		g.info.flagged(&g.entry)
+		g.info.Left = time.Duration(int32(g.entry.deadline-now)) << tickShift
 	}
 	s := &t.shards[t.shardOf(hash)]
 	s.mu.Lock()
 	n := t.entryLocked(s, key, hash)
 	if n != 0 {
-		copyLocked(n)
+		copyLocked(n, Request)
 	}
 	replies := s.repliesTo(hash, 0)
 	s.mu.Unlock()
 	if n != 0 {
-		return f, e, Request, true
+		return g, true
 	}
 	for _, n := range replies.list() {
 		s := &t.shards[t.ownerOf(n)]
 		s.mu.Lock()
 		if found = t.repliesBy(n, key); found {
-			copyLocked(n)
+			copyLocked(n, Reply)
 		}
 		s.mu.Unlock()
 		if found {
-			return f, e, Reply, true
+			return g, true
 		}
 	}
-	return f, e, 0, false
+	return g, false
 }
 
-// propose gives f the Local that insert would find for it, and is false where
-// it would find none.
-func (t *Table) propose(f *Flow) bool {
+// propose gives f the Local that insert would find for it once the flow in the
+// entry before, if it is not 0, has ended. It is false where it would find none.
+func (t *Table) propose(f *Flow, before uint32) bool {
 	for try := 0; ; try++ {
 		local, ok := f.Server.Mode.Local(*f, try)
 		if !ok {
@@ -224,7 +233,7 @@ func (t *Table) propose(f *Flow) bool {
 		hash := reply.Hash(t.seed)
 		s := &t.shards[t.shardOf(hash)]
 		s.mu.Lock()
-		rivals := s.repliesTo(hash, 0)
+		rivals := s.repliesTo(hash, before)
 		s.mu.Unlock()
 		if t.holder(rivals, &reply) == 0 {
 			return true

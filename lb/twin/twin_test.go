@@ -203,12 +203,38 @@ func (w *world) handle(in *pkt, q int) (result, error) {
 	if w.IntN(2) == 0 {
 		w.b.Queue(q).Prepare(batch)
 	}
+	asks, tuple := w.IntN(4) == 0, p.Tuple
+	var told lb.Explanation
+	if asks {
+		told = w.b.Explain(tuple, w.m.now)
+	}
 	v, why := w.b.Queue(q).Handle(p, w.m.now)
+	if asks {
+		if err := w.foretold(&told, tuple); err != nil {
+			return result{}, err
+		}
+	}
 	got := result{verdict: v, reason: why, bytes: p.Bytes(), hop: p.NextHop}
 	if v == packet.Send {
 		got.source = sourceOf(got.bytes)
 	}
 	return got, nil
+}
+
+// foretold compares what the balancer has explained of a tuple, before a packet
+// of it was handled, with the flow that it has by now.
+func (w *world) foretold(told *lb.Explanation, t packet.Tuple) error {
+	is := w.b.Explain(t, w.m.now)
+	if told.Verdict != packet.Send || told.Renewed || told.ByPayload || !is.Known {
+		return nil // the tuple alone does not decide
+	}
+	w.saw["foretold"]++
+	was, now := &told.Flow, &is.Flow
+	if was.Server.Endpoint != now.Server.Endpoint || was.Local != now.Local || told.Way != is.Way || told.Service != is.Service {
+		return fmt.Errorf("explained was %v, real server %v, local %x of %s, known %v; it became %v, %v, %x of %s",
+			told.Way, was.Server.Endpoint.AddrPort(), was.Local, told.Service, told.Known, is.Way, now.Server.Endpoint.AddrPort(), now.Local, is.Service)
+	}
+	return nil
 }
 
 // dump is the beginning of a packet.
