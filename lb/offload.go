@@ -89,6 +89,9 @@ func (t *Table) offer(f *Flow) {
 		e.flags |= flagOffered
 		t.offered.Add(1)
 	}
+	if r := now.Server.record; !r.offered.Load() {
+		r.offered.Store(true)
+	}
 	o := Offer{Tuple: now.Tuple, MTU: now.Server.PathMTU(), Account: now.Server.accountOf(Request)}
 	now.Server.Mode.Rewrite(&now, Request, &o.Rewrite)
 	t.offload.Offer(&o)

@@ -15,6 +15,7 @@ import (
 type fakeLane struct {
 	flows       map[packet.Tuple]lb.Offer
 	invalidated int
+	counted     int // calls of Count
 	counts      map[uint32]uint64
 	ago         map[packet.Tuple]time.Duration // how long ago a packet was carried
 }
@@ -31,6 +32,7 @@ func (l *fakeLane) Seen(t *packet.Tuple) (time.Duration, bool) {
 func (l *fakeLane) Invalidate() { l.invalidated++; clear(l.flows) }
 
 func (l *fakeLane) Count(account uint32) (packets, bytes uint64) {
+	l.counted++
 	return l.counts[account], 100 * l.counts[account]
 }
 
@@ -66,6 +68,24 @@ func talk(t *testing.T, b *lb.Balancer, now time.Duration) {
 func endpoint(s string) packet.Endpoint { return packet.EndpointFrom(netip.MustParseAddrPort(s)) }
 
 func tuple(t *testing.T, pkt []byte) packet.Tuple { return packettest.Parsed(t, pkt).Tuple }
+
+// TestWhatWasNeverOfferedIsNotAskedFor: to ask costs system calls, for each
+// real server every two seconds.
+func TestWhatWasNeverOfferedIsNotAskedFor(t *testing.T) {
+	b, l, _ := startLane(t, nil)
+	handle(t, b, packettest.TCP(laneClient, laneVIP), 0)
+	before := l.counted
+	b.Tick(10 * time.Second)
+	b.Stats()
+	if l.counted != before {
+		t.Errorf("asked %d times before any flow was offered", l.counted-before)
+	}
+	talk(t, b, 0)
+	b.Stats()
+	if l.counted == before {
+		t.Error("not asked afterwards")
+	}
+}
 
 func TestAnEstablishedFlowIsOffered(t *testing.T) {
 	b, l, _ := startLane(t, nil)

@@ -54,8 +54,9 @@ type record struct {
 	traffic traffic
 	meter   meter
 
-	offload       Offload // nil: none
-	carriedBefore Traffic // what its accounts had when the record was made
+	offload       Offload     // nil: none
+	offered       atomic.Bool // a flow was, once: else it is not worth asking what was carried, two system calls
+	carriedBefore Traffic     // what its accounts had when the record was made
 }
 
 // A load is the flows that a real server has now, of all modes that it has had:
@@ -88,7 +89,9 @@ func (r *RealServer) Removed() bool { return r.removed }
 func (r *record) counted() Traffic {
 	t := r.traffic.sum()
 	t.Flows = r.opened.Load()
-	t.add(r.carried().since(r.carriedBefore))
+	if r.offered.Load() {
+		t.add(r.carried().since(r.carriedBefore))
+	}
 	return t
 }
 
