@@ -29,6 +29,7 @@ type Explanation struct {
 	Set      []*RealServer
 	Template *FlowInfo
 
+	OnePacket bool // no flow is kept: every datagram is scheduled by itself
 	FirstOnly bool // only the first packet of a connection opens a flow of the service
 	ByPayload bool // the client is known by its packets' payload only, so that Flow is a guess
 	DropRate  int  // the Defence drops one in so many packets that would open a flow; 0: none
@@ -121,7 +122,14 @@ func (b *Balancer) explainOpening(x *Explanation, svc *service, t *packet.Tuple,
 		State: first(t.Proto).next(openingEvent(t.Proto), wayOf(Request, rs.oneSided), b.table.isSecure(svc)),
 	}
 	x.Flow.Persistent, x.Flow.Direct = svc.persistent != nil, rs.oneSided
-	if !b.table.propose(&x.Flow.Flow, before) {
+	x.OnePacket = t.Proto == packet.UDP && svc.policy.OnePacket
+	var found bool
+	if x.OnePacket { // see Queue.pass
+		x.Flow.Local, found = rs.Mode.Local(x.Flow.Flow, 0)
+	} else {
+		found = b.table.propose(&x.Flow.Flow, before)
+	}
+	if !found {
 		x.Verdict, x.Reason = packet.Drop, packet.NoPort
 		return
 	}
@@ -145,8 +153,8 @@ func (b *Balancer) bound(x *Explanation, svc *service, t *packet.Tuple, now time
 	if !ok || g.info.Left <= 0 && g.entry.local == 0 {
 		return nil
 	}
-	rs := svc.current(g.info.Server, t.Family)
-	if rs == nil || rs.Weight == 0 && svc.policy.ExpireQuiescedTemplates {
+	rs := svc.bound(g.info.Server, t.Family)
+	if rs == nil {
 		return nil
 	}
 	g.info.Flows = int(g.entry.local)

@@ -172,3 +172,23 @@ func TestExplainAndFlowsKnowWhatTheLaneHasCarried(t *testing.T) {
 		t.Errorf("%d flows are listed", n)
 	}
 }
+
+func TestExplainKnowsThatADatagramGoesByItself(t *testing.T) {
+	policy := lb.DefaultPolicy()
+	policy.OnePacket = true
+	d := natDirector
+	d.policy = &policy
+	b := d.start(t)
+	in := packettest.UDP(client4, web4)
+	for range 3 {
+		x := b.Explain(tuple(t, in), 0)
+		sent := handle(t, b, in, 0)
+		mine := packettest.Parsed(t, in)
+		if why := x.Request.Apply(mine); why != packet.OK || !x.OnePacket || x.Known || sent.verdict != x.Verdict {
+			t.Fatalf("%v: %+v", why, x)
+		}
+		if diff := cmp.Diff(withoutID(sent.bytes), withoutID(mine.Bytes())); diff != "" {
+			t.Errorf("(-sent +told):\n%s", diff)
+		}
+	}
+}

@@ -52,8 +52,8 @@ func (t *Table) useTemplate(svc *service, key *packet.Tuple, hash uint64, now ui
 		return choice{}, false
 	}
 	was := t.servers.get(e.server)
-	rs := svc.current(was, key.Family)
-	if rs == nil || only != nil && !rs.Same(only) || rs.Weight == 0 && svc.policy.ExpireQuiescedTemplates || !rs.acquire() {
+	rs := svc.bound(was, key.Family)
+	if rs == nil || only != nil && !rs.Same(only) || !rs.acquire() {
 		s.remove(hash, slotOf(n, false))
 		e.tuple.DstPort = unusable
 		s.mu.Unlock()
@@ -69,6 +69,16 @@ func (t *Table) useTemplate(svc *service, key *packet.Tuple, hash uint64, now ui
 	}
 	s.mu.Unlock()
 	return choice{rs, n}, true
+}
+
+// bound is the real server that a template of was binds a client of a family to,
+// nil where it may not be used any more.
+func (s *service) bound(was *RealServer, family uint8) *RealServer {
+	rs := s.current(was, family)
+	if rs == nil || rs.Weight == 0 && s.policy.ExpireQuiescedTemplates {
+		return nil
+	}
+	return rs
 }
 
 // addTemplate remembers rs, which is acquired for a flow, for the client of

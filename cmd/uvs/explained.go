@@ -63,6 +63,8 @@ func means(x *lb.Explanation) string {
 	switch {
 	case x.Verdict == packet.Send && x.Known:
 		return "it is sent on as a packet of its flow"
+	case x.Verdict == packet.Send && x.OnePacket:
+		return "it is sent on by itself, and no flow is kept: replies are not translated"
 	case x.Verdict == packet.Send:
 		return "it opens a flow and is sent on"
 	case x.Verdict == packet.Pass:
