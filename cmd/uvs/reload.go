@@ -57,15 +57,31 @@ func (d *director) reload(ctx context.Context, cfg *config.Config) error {
 		err = d.steerAll(ctx, p)
 	}
 	if err == nil {
-		err = d.speaker.Configure(ctx, speak)
+		back := d.adopt(cfg, p)
+		// The routes go first, so that a peer that comes gets none that is not
+		// for it.
+		if err = errors.Join(d.announce(ctx), d.speaker.Configure(ctx, speak)); err != nil {
+			back()
+		}
 	}
 	if err != nil {
-		return errors.Join(err, d.balance(d.plan), d.steer(ctx, d.plan))
+		return errors.Join(err, d.balance(d.plan), d.steer(ctx, d.plan), d.announce(ctx))
 	}
+	return nil
+}
+
+// adopt makes cfg and its plan what the director goes by. What it returns
+// takes that back.
+func (d *director) adopt(cfg *config.Config, p *plan) (back func()) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	oldCfg, oldPlan, oldLoaded := d.cfg, d.plan, d.loaded
 	d.cfg, d.plan, d.loaded = cfg, p, time.Now()
-	d.mu.Unlock()
-	return d.announce(ctx)
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.cfg, d.plan, d.loaded = oldCfg, oldPlan, oldLoaded
+	}
 }
 
 // steerAll steers what p wants, and what belongs to flows that outlive their
