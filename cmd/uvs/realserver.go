@@ -64,7 +64,7 @@ everything back itself.`,
 				err = o.Check()
 			}
 			if err != nil {
-				return usageError{err}
+				return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 			}
 			return runRealserverSetup(cmd.Context(), o, foreground, slog.Default())
 		},
