@@ -85,14 +85,14 @@ func TestBGPSessionsWithBIRD(t *testing.T) {
 			bird: "protocol bgp lb from director { neighbor range fe80::/10 as 65011; interface \"lb1\"; ipv4 { import all; export none; extended next hop on; }; }",
 			uvs:  "peers: [{interface: router, as: 65000}]", names: "dynbgp1"},
 		{name: "BFD", vips: v4, hops: "192.0.2.11", bfd: true,
-			bird: "protocol bfd { interface \"lan\" { interval 300 ms; }; }\nprotocol bgp lb from director { neighbor 192.0.2.11 as 65011; bfd on; }",
-			uvs:  "peers: [{address: 192.0.2.1, as: 65000, bfd: {enabled: true}}]"},
+			bird: "protocol bfd { interface \"lan\" { interval 300 ms; multiplier 10; }; }\nprotocol bgp lb from director { neighbor 192.0.2.11 as 65011; bfd on; }",
+			uvs:  "peers: [{address: 192.0.2.1, as: 65000, bfd: {enabled: true, multiplier: 10}}]"},
 		{name: "BFD over IPv6", vips: v6, hops: "2001:db8:1::11", bfd: true,
-			bird: "protocol bfd { interface \"lan\" { interval 300 ms; }; }\nprotocol bgp lb from director { neighbor 2001:db8:1::11 as 65011; bfd on; }",
-			uvs:  "peers: [{address: \"2001:db8:1::1\", as: 65000, bfd: {enabled: true}}]"},
+			bird: "protocol bfd { interface \"lan\" { interval 300 ms; multiplier 10; }; }\nprotocol bgp lb from director { neighbor 2001:db8:1::11 as 65011; bfd on; }",
+			uvs:  "peers: [{address: \"2001:db8:1::1\", as: 65000, bfd: {enabled: true, multiplier: 10}}]"},
 		{name: "BFD over several hops", vips: v4, hops: "192.0.2.11", bfd: true,
-			bird: "protocol bfd { multihop { interval 300 ms; }; }\nprotocol static { ipv4; route 10.255.0.11/32 via 192.0.2.11; }\nprotocol bgp lb from director { local 10.255.0.1 as 65000; neighbor 10.255.0.11 as 65011; multihop 3; bfd on; }",
-			uvs:  "peers: [{address: 10.255.0.1, as: 65000, multihop: 3, local_address: 10.255.0.11, bfd: {enabled: true}}]"},
+			bird: "protocol bfd { multihop { interval 300 ms; multiplier 10; }; }\nprotocol static { ipv4; route 10.255.0.11/32 via 192.0.2.11; }\nprotocol bgp lb from director { local 10.255.0.1 as 65000; neighbor 10.255.0.11 as 65011; multihop 3; bfd on; }",
+			uvs:  "peers: [{address: 10.255.0.1, as: 65000, multihop: 3, local_address: 10.255.0.11, bfd: {enabled: true, multiplier: 10}}]"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -170,14 +170,14 @@ func TestBGPSessionsWithFRR(t *testing.T) {
 			frr: peer("lb1", "interface remote-as 65011", in4, in6),
 			uvs: "peers: [{interface: router, as: 65000}]"},
 		{name: "BFD", vips: v4, hops: "192.0.2.11", bfd: "Status: up",
-			frr: peer("192.0.2.11", "remote-as 65011\nbfd", in4),
-			uvs: "peers: [{address: 192.0.2.1, as: 65000, bfd: {enabled: true}}]"},
+			frr: peer("192.0.2.11", "remote-as 65011\nbfd 10 300 300", in4),
+			uvs: "peers: [{address: 192.0.2.1, as: 65000, bfd: {enabled: true, multiplier: 10}}]"},
 		{name: "BFD over several hops", vips: v4, hops: "192.0.2.11", bfd: "Status: up",
-			frr: peer("10.255.0.11", "remote-as 65011\nebgp-multihop 3\nupdate-source 10.255.0.1\nbfd", in4),
-			uvs: "peers: [{address: 10.255.0.1, as: 65000, multihop: 3, local_address: 10.255.0.11, bfd: {enabled: true}}]"},
+			frr: peer("10.255.0.11", "remote-as 65011\nebgp-multihop 3\nupdate-source 10.255.0.1\nbfd 10 300 300", in4),
+			uvs: "peers: [{address: 10.255.0.1, as: 65000, multihop: 3, local_address: 10.255.0.11, bfd: {enabled: true, multiplier: 10}}]"},
 		{name: "BFD, unnumbered", vips: v4 + " " + v6, hops: "dev~lb1 dev~lb1", bfd: "Status: up",
-			frr: peer("lb1", "interface remote-as 65011\nbfd", in4, in6),
-			uvs: "peers: [{interface: router, as: 65000, bfd: {enabled: true}}]"},
+			frr: peer("lb1", "interface remote-as 65011\nbfd 10 300 300", in4, in6),
+			uvs: "peers: [{interface: router, as: 65000, bfd: {enabled: true, multiplier: 10}}]"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
