@@ -26,7 +26,8 @@ func (s *Speaker) Configure(ctx context.Context, o Options) error {
 	case !s.live:
 		s.take(o)
 		return nil
-	case old.AS != o.AS, old.RouterID != o.RouterID, old.ListenPort != o.ListenPort, old.GracefulRestart != o.GracefulRestart:
+	case old.AS != o.AS, old.RouterID != o.RouterID, old.ListenPort != o.ListenPort, old.GracefulRestart != o.GracefulRestart,
+		o.AS != 0 && s.crew == nil: // what was to come back did not
 		return s.beginAnew(ctx, old, o)
 	case s.crew == nil || slices.Equal(old.Peers, o.Peers):
 		return nil
