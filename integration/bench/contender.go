@@ -42,13 +42,13 @@ var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr",
 
 // variants are what may follow the name of a uvs mode.
 var variants = map[string]string{
-	"kernel": "egress kernel",
-	"link":   "egress link",
-	"road":   "TUN road", // without the fast lane
-	"offer1": "offload_every 1",
-	"offer4": "offload_every 4",
-	"offer8": "offload_every 8",
-	"before": "before", // the program that -before names
+	"kernel":   "egress kernel",
+	"link":     "egress link",
+	"road":     "TUN road", // without the fast lane
+	"offer1":   "offload_every 1",
+	"offer8":   "offload_every 8",
+	"offer128": "offload_every 128",
+	"before":   "before", // the program that -before names
 }
 
 // contenderByName finds a contender, also one like nat/kernel.
