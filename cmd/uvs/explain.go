@@ -2,8 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -29,21 +27,8 @@ server's is asked for by its own addresses, as it comes to the director.`,
 			if err != nil {
 				return usageError{err}
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			var raw json.RawMessage
-			if err := admin.Fetch(ctx, socket, q.Path(), &raw); err != nil {
-				return err
-			}
-			if asJSON {
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
-				return err
-			}
 			var x admin.Explained
-			if err := json.Unmarshal(raw, &x); err != nil {
-				return err
-			}
-			return printExplained(cmd.OutOrStdout(), &x)
+			return ask(cmd, socket, q.Path(), asJSON, &x, func(w io.Writer) error { return printExplained(w, &x) })
 		},
 	}
 	socketFlag(cmd, &socket)

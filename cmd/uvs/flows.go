@@ -2,8 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -49,21 +47,8 @@ server is not in the configuration any more.`,
 			if err := q.Check(); err != nil {
 				return usageError{fmt.Errorf("--%w", err)}
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			var raw json.RawMessage
-			if err := admin.Fetch(ctx, socket, q.Path(), &raw); err != nil {
-				return err
-			}
-			if asJSON {
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
-				return err
-			}
 			var list admin.FlowList
-			if err := json.Unmarshal(raw, &list); err != nil {
-				return err
-			}
-			return printFlows(cmd.OutOrStdout(), &list, &q)
+			return ask(cmd, socket, q.Path(), asJSON, &list, func(w io.Writer) error { return printFlows(w, &list, &q) })
 		},
 	}
 	socketFlag(cmd, &socket)

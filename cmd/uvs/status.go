@@ -32,6 +32,25 @@ func socketFlag(cmd *cobra.Command, socket *string) {
 	cmd.Flags().StringVar(socket, "socket", def, "the director's admin.socket; UVS_SOCKET sets the default")
 }
 
+// ask fetches what the director says at path. With asJSON that is printed as it
+// came, else it is read into answer, which print prints.
+func ask(cmd *cobra.Command, socket, path string, asJSON bool, answer any, print func(io.Writer) error) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+	defer cancel()
+	if asJSON {
+		var raw json.RawMessage
+		if err := admin.Fetch(ctx, socket, path, &raw); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
+		return err
+	}
+	if err := admin.Fetch(ctx, socket, path, answer); err != nil {
+		return err
+	}
+	return print(cmd.OutOrStdout())
+}
+
 func newStatus() *cobra.Command {
 	var socket string
 	var asJSON bool
@@ -40,21 +59,8 @@ func newStatus() *cobra.Command {
 		Short: "Show what the running director does",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			if asJSON {
-				var raw json.RawMessage
-				if err := admin.Fetch(ctx, socket, "/v1/state", &raw); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
-				return err
-			}
 			var s admin.State
-			if err := admin.Fetch(ctx, socket, "/v1/state", &s); err != nil {
-				return err
-			}
-			return printState(cmd.OutOrStdout(), &s, time.Now())
+			return ask(cmd, socket, "/v1/state", asJSON, &s, func(w io.Writer) error { return printState(w, &s, time.Now()) })
 		},
 	}
 	socketFlag(cmd, &socket)
