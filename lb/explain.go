@@ -28,6 +28,7 @@ type Explanation struct {
 	Service  string
 	Set      []*RealServer
 	Template *FlowInfo
+	Ends     bool // an old flow of the tuple is still kept and ends first; it was counted for the choice
 
 	OnePacket bool // no flow is kept: every datagram is scheduled by itself
 	FirstOnly bool // only the first packet of a connection opens a flow of the service
@@ -60,10 +61,14 @@ func (b *Balancer) Explain(t packet.Tuple, now time.Duration) (x Explanation) {
 }
 
 // explainKnown explains a packet of the flow g. It is false where the flow does
-// not have it, because its real server left.
+// not have it, because its real server left or every datagram is scheduled by
+// itself.
 func (b *Balancer) explainKnown(x *Explanation, g *glimpse) bool {
-	x.Verdict = packet.Send
 	f, rs := &g.info, g.info.Server
+	if g.way == Request && rs.isolates(&g.entry, plainEvent(f.Tuple.Proto)) {
+		return false
+	}
+	x.Verdict = packet.Send
 	if rs.judged && !f.Pinned {
 		switch o, _ := rs.judge(&f.Tuple, g.way, plainEvent(f.Tuple.Proto), false); o {
 		case barred, refused:
@@ -103,7 +108,7 @@ func openingEvent(proto uint8) event {
 // explainOpening explains a first packet of svc, as open does it. before is the
 // entry of a flow of t that Handle would have ended, or 0.
 func (b *Balancer) explainOpening(x *Explanation, svc *service, t *packet.Tuple, before uint32, now time.Duration) {
-	x.Service, x.Set = svc.name, svc.set
+	x.Service, x.Set, x.Ends = svc.name, svc.set, before != 0
 	x.FirstOnly = t.Proto != packet.UDP && !svc.policy.Sloppy
 	x.DropRate = int(b.defence.dropRate.Load())
 	rs := b.bound(x, svc, t, now)

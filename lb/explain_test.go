@@ -173,22 +173,25 @@ func TestExplainAndFlowsKnowWhatTheLaneHasCarried(t *testing.T) {
 	}
 }
 
+// TestExplainKnowsThatADatagramGoesByItself: also after a fragment, for whose
+// followers a flow is kept, which the next datagram does not belong to.
 func TestExplainKnowsThatADatagramGoesByItself(t *testing.T) {
 	policy := lb.DefaultPolicy()
 	policy.OnePacket = true
-	d := natDirector
-	d.policy = &policy
-	b := d.start(t)
+	b := director{mode: "nat", realServers: []string{rip4 + ":8081", mapped4}, policy: &policy}.start(t)
 	in := packettest.UDP(client4, web4)
-	for range 3 {
+	for round := range 6 {
 		x := b.Explain(tuple(t, in), 0)
 		sent := handle(t, b, in, 0)
 		mine := packettest.Parsed(t, in)
-		if why := x.Request.Apply(mine); why != packet.OK || !x.OnePacket || x.Known || sent.verdict != x.Verdict {
-			t.Fatalf("%v: %+v", why, x)
+		if why := x.Request.Apply(mine); why != packet.OK || !x.OnePacket || x.Known || x.Ends != (round == 3) || sent.verdict != x.Verdict {
+			t.Fatalf("round %d: %v: %+v", round, why, x)
 		}
 		if diff := cmp.Diff(withoutID(sent.bytes), withoutID(mine.Bytes())); diff != "" {
-			t.Errorf("(-sent +told):\n%s", diff)
+			t.Errorf("round %d (-sent +told):\n%s", round, diff)
+		}
+		if round == 2 {
+			handle(t, b, packettest.Fragments(packettest.UDP(client4, web4, packettest.Pad(100)), 48)[0], 0)
 		}
 	}
 }

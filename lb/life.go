@@ -34,6 +34,13 @@ func (r *RealServer) replaces(e *entry) bool {
 	return false
 }
 
+// isolates says whether a client's datagram in the flow of r in entry e is
+// scheduled by itself, and gets another. Fragments that follow their first, and
+// ICMP errors, stay with the flow: for them it was kept.
+func (r *RealServer) isolates(e *entry, ev event) bool {
+	return e.state == UDPBrief && ev == udpDatagram && r.service.policy.OnePacket
+}
+
 // A fate is what becomes of the packets of flows whose real server was removed,
 // or is down.
 type fate uint8

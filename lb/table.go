@@ -280,8 +280,7 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 	rs, oneSided := f.Server, e.flags&flagOneSided != 0
 	o, ends, count := known, false, &s.ended
 	switch {
-	case int32(e.deadline-now) <= 0 && !t.followLocked(e, now) || anew && d == Request && rs.replaces(e),
-		e.state == UDPBrief && ev == udpDatagram && d == Request && rs.service.policy.OnePacket:
+	case int32(e.deadline-now) <= 0 && !t.followLocked(e, now) || d == Request && (anew && rs.replaces(e) || rs.isolates(e, ev)):
 		ends, count = true, &s.expired
 	case rs.judged && e.flags&flagPinned == 0:
 		o, ends = rs.judge(&e.tuple, d, ev, anew)

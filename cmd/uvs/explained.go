@@ -93,6 +93,9 @@ func (d *director) notes(x *lb.Explanation) []string {
 	if x.DropRate > 0 && !x.Known && x.Service != "" {
 		notes = append(notes, fmt.Sprintf("the defence drops one in %d packets that would open a flow", x.DropRate))
 	}
+	if x.Ends && x.Template == nil {
+		notes = append(notes, "an old flow of the client ends first: a scheduler that goes by load, which counts it still, may then choose another")
+	}
 	if x.Renewed {
 		notes = append(notes, "a client that starts anew gets a new flow in place of this one")
 	}

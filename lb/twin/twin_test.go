@@ -26,7 +26,7 @@ import (
 
 var (
 	packets = flag.Int("packets", 200_000, "how many packets to compare")
-	seed    = flag.Uint64("seed", 0, "of the random numbers; 0: a new one")
+	seed    = flag.Uint64("seed", 1, "of the random numbers; 0: a new one")
 )
 
 // packetsOfAWorld is how many packets one random configuration, and what
@@ -225,7 +225,7 @@ func (w *world) handle(in *pkt, q int) (result, error) {
 // of it was handled, with the flow that it has by now.
 func (w *world) foretold(told *lb.Explanation, t packet.Tuple) error {
 	is := w.b.Explain(t, w.m.now)
-	if told.Verdict != packet.Send || told.Renewed || told.ByPayload || !is.Known {
+	if told.Verdict != packet.Send || told.Renewed || told.Ends || told.ByPayload || !is.Known {
 		return nil // the tuple alone does not decide
 	}
 	w.saw["foretold"]++
