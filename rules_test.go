@@ -4,6 +4,8 @@
 package uvs
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -275,5 +277,36 @@ func TestLinksInDocumentsLeadSomewhere(t *testing.T) {
 				t.Errorf("%s links to %s: %v", doc, target, err)
 			}
 		}
+	}
+}
+
+// TestKernelProgramsAreOfTheirSource: each program of the kernel that was
+// compiled has the sum of what it was compiled from beside it.
+func TestKernelProgramsAreOfTheirSource(t *testing.T) {
+	programs := 0
+	walk := func(file string, e fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(file, ".c.sum") {
+			return err
+		}
+		programs++
+		recorded, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		source, err := os.ReadFile(strings.TrimSuffix(file, ".sum"))
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(source)
+		if want, _, _ := strings.Cut(string(recorded), " "); want != hex.EncodeToString(sum[:]) {
+			t.Errorf("%s has changed since it was compiled: run make generate", strings.TrimSuffix(file, ".sum"))
+		}
+		return nil
+	}
+	if err := filepath.WalkDir(".", walk); err != nil {
+		t.Fatal(err)
+	}
+	if programs < 2 {
+		t.Errorf("found %d programs; is this test still looking at the right files?", programs)
 	}
 }
