@@ -19,17 +19,20 @@ func Tables(r *Report) string {
 	var b strings.Builder
 	b.WriteString(about(r))
 	b.WriteString("\n## What uvs must reach\n\n")
-	t := table{head: []string{"what", "limit", "measured", "verdict"}}
+	t := table{head: []string{"what", "limit", "measured", "lowest–highest", "verdict"}}
 	for _, g := range r.targets() {
 		sign := "≥"
 		if g.atMost {
 			sign = "≤"
 		}
-		got := "–"
+		got, spread := "–", ""
 		if g.got.rounds > 0 {
 			got = formatValue(g.got.value, g.unit)
 		}
-		t.add(g.text, sign+" "+formatValue(g.limit, g.unit), got, g.verdict(r.Quick))
+		if g.got.rounds > 1 {
+			spread = formatValue(g.got.low, g.unit) + "–" + formatValue(g.got.top, g.unit)
+		}
+		t.add(g.text, sign+" "+formatValue(g.limit, g.unit), got, spread, g.verdict(r.Quick))
 	}
 	b.WriteString(t.String())
 	for _, test := range r.Tests {

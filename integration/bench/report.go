@@ -127,10 +127,14 @@ func (r *Report) figure(test, contender string, get func(Sample) (float64, bool)
 			f.noisy++
 		}
 	}
-	if f.rounds = len(values); f.rounds == 0 {
-		return f
+	return f.over(values)
+}
+
+// over is f with the values of the rounds.
+func (f figure) over(values []float64) figure {
+	if f.rounds = len(values); f.rounds > 0 {
+		f.value, f.low, f.top = median(values), slices.Min(values), slices.Max(values)
 	}
-	f.value, f.low, f.top = median(values), slices.Min(values), slices.Max(values)
 	return f
 }
 

@@ -128,21 +128,37 @@ func (r *Report) targets() (all []target) {
 	return all
 }
 
-// ratio divides two medians of a test. It is noisy where either is.
+// ratio is the median over the rounds of what a contender did in a round by what
+// its peer did in the same: a machine that is slower for some minutes is so for
+// both. A round is noisy where either measurement was.
 func (r *Report) ratio(test, of, by string) figure { return r.ratioOf(test, of, by, value) }
 
 func (r *Report) ratioOf(test, of, by string, get func(Sample) (float64, bool)) figure {
-	a, b := r.figure(test, of, get), r.figure(test, by, get)
-	if a.rounds == 0 || b.rounds == 0 || b.value == 0 {
-		return figure{}
+	peers := map[int]Sample{} // by round
+	for _, s := range r.of(test, by) {
+		peers[s.Round] = s
 	}
-	return figure{value: a.value / b.value, rounds: min(a.rounds, b.rounds), noisy: max(a.noisy, b.noisy)}
+	var f figure
+	var ratios []float64
+	for _, s := range r.of(test, of) {
+		peer, ran := peers[s.Round]
+		mine, ok := get(s)
+		its, too := get(peer)
+		if !ran || !ok || !too || its == 0 {
+			continue
+		}
+		ratios = append(ratios, mine/its)
+		if s.Usage.Noisy() || peer.Usage.Noisy() {
+			f.noisy++
+		}
+	}
+	return f.over(ratios)
 }
 
 func (r *Report) micro(pkg, name, unit string) figure {
 	for _, m := range r.Micro {
 		if v, ok := m.Values[unit]; ok && m.Package == pkg && m.Name == name {
-			return figure{value: v, low: v, top: v, rounds: 1}
+			return figure{}.over([]float64{v})
 		}
 	}
 	return figure{}
