@@ -102,6 +102,7 @@ func ruleFrom(r *netlink.Rule) rule {
 	out := rule{
 		family: packet.IPv4,
 		pref:   r.Priority,
+		invert: r.Invert,
 		iif:    r.IifName,
 		proto:  uint8(r.IPProto),
 		mark:   r.Mark,
@@ -128,7 +129,7 @@ func ruleFrom(r *netlink.Rule) rule {
 func (h *Host) netlinkRule(r rule) *netlink.Rule {
 	n := netlink.NewRule()
 	n.Family = netlinkFamily(r.family)
-	n.Priority, n.IifName, n.Table, n.IPProto, n.Protocol = r.pref, r.iif, r.table, int(r.proto), h.opt.Protocol
+	n.Priority, n.Invert, n.IifName, n.Table, n.IPProto, n.Protocol = r.pref, r.invert, r.iif, r.table, int(r.proto), h.opt.Protocol
 	if r.src.IsValid() {
 		n.Src = &net.IPNet{IP: r.src.AsSlice(), Mask: net.CIDRMask(r.src.BitLen(), r.src.BitLen())}
 	}
@@ -152,6 +153,9 @@ const actionNop = 3 // FR_ACT_NOP of linux/fib_rules.h
 // String is the rule as ip rule takes it.
 func (r rule) String() string {
 	s := fmt.Sprintf("pref %d", r.pref)
+	if r.invert {
+		s += " not"
+	}
 	if r.src.IsValid() {
 		s += fmt.Sprintf(" from %v", r.src)
 	}

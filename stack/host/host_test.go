@@ -60,8 +60,11 @@ func TestPacketsOfVIPsAndPoolsAndRepliesComeIntoTheDevice(t *testing.T) {
 		t.Errorf("a reply of the real server is not steered: %s", got)
 	}
 	// What comes out of the device does not come back to it.
-	if got := d.run("ip route get 10.9.0.2 from 192.0.2.98 iif uvs0"); strings.Contains(got, "dev uvs0 ") {
-		t.Errorf("a packet of uvs comes back: %s", got)
+	d.run("ip route add 203.0.113.10 via 10.9.0.2")
+	for _, out := range []string{"203.0.113.10 from 192.0.2.98", "192.0.2.98 from 10.9.0.2"} {
+		if got := d.run("ip route get " + out + " iif uvs0 ipproto udp sport 5000 dport 5000"); strings.Contains(got, "dev uvs0 ") {
+			t.Errorf("a packet of uvs comes back: %s", got)
+		}
 	}
 	must(t, h.Close())
 }

@@ -265,7 +265,7 @@ func (m *mirror) foreignPolicy() (bool, error) {
 func isKernelRule(r *netlink.Rule) bool {
 	own := ruleFrom(r)
 	plain := rule{family: own.family, pref: own.pref, table: own.table}
-	if own != plain || r.OifName != "" || r.Dst != nil || r.Dport != nil || r.UIDRange != nil || r.Tos != 0 || r.TunID != 0 || r.Invert {
+	if own != plain || r.OifName != "" || r.Dst != nil || r.Dport != nil || r.UIDRange != nil || r.Tos != 0 || r.TunID != 0 {
 		return false
 	}
 	switch r.Priority {

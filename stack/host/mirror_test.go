@@ -285,7 +285,7 @@ func TestANumberInUseIsRefused(t *testing.T) {
 			`policy rule "pref 9745 lookup 7" of another program stands among the preferences 9740 to 9749 that uvs wants: set device.table to another number, or ip -4 rule del pref 9745 lookup 7`},
 		{"a route of another program", "ip route add 192.0.2.0/24 via 10.9.0.2 table 9741", "ip route flush table 9741",
 			"routing table 9741, which uvs wants for itself, has a route to 192.0.2.0/24 of another program: set device.table to another number"},
-		{"another uvs", "ip rule add pref 9740 iif eth0 goto 9749 protocol 97", "ip rule del pref 9740",
+		{"another uvs", "ip rule add not iif eth0 pref 9740 lookup 9740 protocol 97", "ip rule del pref 9740",
 			"the rule preferences 9740 to 9749 are in use by another uvs with device eth0: stop it, or run this one in a network namespace of its own"},
 		{"a device that is no TUN", "ip link add uvs9 type veth peer name uvs8", "ip link del uvs9",
 			"device uvs9 is not a TUN device but a veth: choose another name for uvs"},

@@ -9,22 +9,23 @@ import (
 )
 
 // removeOrphans removes what is left of an uvs that ended without undoing it:
-// its jump over the steering names a device that no longer exists.
+// its first rule names a device that no longer exists.
 func (h *Host) removeOrphans() error {
 	rules, err := listRules(h.nl)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, skip := range rules {
-		if skip.Protocol != h.opt.Protocol || skip.IifName == "" || skip.Goto <= skip.Priority {
+	for _, first := range rules {
+		if first.Protocol != h.opt.Protocol || first.IifName == "" || !first.Invert {
 			continue
 		}
-		if _, err := h.nl.LinkByName(skip.IifName); !isNoLink(err) {
+		if _, err := h.nl.LinkByName(first.IifName); !isNoLink(err) {
 			continue
 		}
+		end := first.Priority + prefEnd
 		for _, r := range rules {
-			if r.Protocol != h.opt.Protocol || r.Family != skip.Family || r.Priority < skip.Priority || r.Priority > skip.Goto {
+			if r.Protocol != h.opt.Protocol || r.Family != first.Family || r.Priority < first.Priority || r.Priority > end {
 				continue
 			}
 			own := ruleFrom(&r)
@@ -32,7 +33,7 @@ func (h *Host) removeOrphans() error {
 				errs = append(errs, fmt.Errorf("remove policy rule of an earlier run: %w: ip %s rule del %s", err, familyFlag(own.family), own))
 			}
 		}
-		h.log.Info("removed the policy rules that an earlier run left", "device", skip.IifName, "from", skip.Priority, "to", skip.Goto)
+		h.log.Info("removed the policy rules that an earlier run left", "device", first.IifName, "from", first.Priority, "to", end)
 	}
 	return errors.Join(append(errs, h.removeOrphanTables())...)
 }

@@ -6,12 +6,14 @@ import (
 	"github.com/uvs-project/uvs/packet"
 )
 
-// The policy rules, by their distance from Options.Preference. What comes out
-// of the device jumps over the rules that lead into it. Ours stand after the
-// kernel's table local (preference 0), so addresses of the host stay its own.
+// The policy rules, by their distance from Options.Preference. None leads back
+// into the device what comes out of it. Ours stand after the kernel's table
+// local (preference 0), so addresses of the host stay its own. Every packet that
+// the host routes is compared with each of them, also those that uvs has nothing
+// to do with, so there is one rule where one is enough.
 const (
-	prefSkip  = 0 // iif uvs0 goto base+9
-	prefVIP   = 1 // lookup the table of VIPs and LIPs
+	prefVIP   = 0 // not iif uvs0 lookup the table of VIPs and LIPs
+	prefSkip  = 1 // iif uvs0 goto base+9, where rules for replies follow
 	prefReply = 2 // from RIP ipproto P sport N lookup the table of NAT replies
 	prefMark  = 3 // fwmark M lookup the table of NAT replies: what a rule cannot recognise
 	prefEnd   = 9 // nop, where the jump lands
@@ -22,6 +24,7 @@ const (
 type rule struct {
 	family     uint8
 	pref       int
+	invert     bool // it is for what does not match
 	iif        string
 	src        netip.Addr
 	proto      uint8
@@ -54,14 +57,14 @@ func steering(o Options, d *Desired, link int, marks bool) ([]rule, []route) {
 		if !d.has(family) {
 			continue
 		}
-		rules = append(rules,
-			rule{family: family, pref: o.Preference + prefEnd},
-			rule{family: family, pref: o.Preference + prefSkip, iif: o.Device, jump: o.Preference + prefEnd},
-			rule{family: family, pref: o.Preference + prefVIP, table: o.Table})
+		rules = append(rules, rule{family: family, pref: o.Preference + prefVIP, invert: true, iif: o.Device, table: o.Table})
 		replies := d.repliesOf(family)
 		if len(replies) == 0 {
 			continue
 		}
+		rules = append(rules,
+			rule{family: family, pref: o.Preference + prefEnd},
+			rule{family: family, pref: o.Preference + prefSkip, iif: o.Device, jump: o.Preference + prefEnd})
 		routes = append(routes, route{everything(family), o.Table + 1, link})
 		if !marks || !tooManyRules(replies) {
 			rules = append(rules, replyRules(o, replies, family, !marks)...)
