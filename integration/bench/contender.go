@@ -38,13 +38,14 @@ var contenders = []contender{
 	{name: "fullnat", title: "uvs fullnat", seenClient: lipPrefix, seenServer: serverAddr, uvs: true, setup: setupUVS},
 }
 
-var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr", "nat", "tun", "fullnat", "dr/road", "nat/road", "fullnat/road"}
+var defaultContenders = []string{"kernel", "nftables", "haproxy", "nginx", "dr", "nat", "tun", "fullnat", "dr/routed", "dr/road", "nat/road", "fullnat/road"}
 
 // variants are what may follow the name of a uvs mode.
 var variants = map[string]string{
 	"kernel":   "egress kernel",
 	"link":     "egress link",
-	"road":     "TUN road", // without the fast lane
+	"road":     "TUN road",                     // without the fast lane
+	"routed":   "replies through the director", // of dr and tun
 	"offer1":   "offload_every 1",
 	"offer8":   "offload_every 8",
 	"offer128": "offload_every 128",
@@ -65,6 +66,13 @@ func contenderByName(name string) (contender, error) {
 		}
 	}
 	return contender{}, fmt.Errorf("no contender %q", name)
+}
+
+// returnsDirectly says whether replies go past the director, as they are meant to
+// in dr and tun: the real servers' router is another.
+func (c contender) returnsDirectly() bool {
+	mode, variant, _ := strings.Cut(c.name, "/")
+	return (mode == "dr" || mode == "tun") && variant != "routed"
 }
 
 func setupKernel(_ context.Context, l *lane) error {

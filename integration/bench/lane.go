@@ -18,6 +18,7 @@ const (
 	clientAddr   = "198.18.1.2"
 	directorAddr = "198.18.1.1" // on the clients' side
 	dipAddr      = "198.18.2.1" // on the real server's side
+	returnAddr   = "198.18.3.1" // of the client, where replies of dr and tun come in
 	serverAddr   = "198.18.2.2" // RIP
 	vipAddr      = "198.18.100.1"
 	lipPool      = "198.18.200.0/29" // FullNAT
@@ -90,8 +91,14 @@ func (l *lane) draw() {
 	l.client.Link(l.director, clientAddr+"/24", directorAddr+"/24").Route("default", directorAddr)
 	l.server.Link(l.director, serverAddr+"/24", dipAddr+"/24").Route("default", dipAddr)
 	l.director.Forward()
+	if l.returnsDirectly() {
+		l.server.Link(l.client, "198.18.3.2/24", returnAddr+"/24").Route(clientAddr+"/32", returnAddr)
+	}
 	// A connection per request needs more than the default 28,232 ports.
 	l.client.Sysctl("net.ipv4.ip_local_port_range", "1024 65535")
+	// Nor may those wait that the client has closed first. It does where the
+	// answer takes the fast lane and the server's FIN the longer road behind it.
+	l.client.Sysctl("net.ipv4.tcp_tw_reuse", "1")
 	l.director.Sysctl("net.ipv4.ip_local_port_range", "1024 65535")
 	l.server.Sysctl("net.core.somaxconn", backlog)
 	l.director.Sysctl("net.core.somaxconn", backlog)
