@@ -14,7 +14,7 @@ import (
 // no scheduler, and a known flow costs no more for it. now is the time of Run's
 // clock.
 //
-// Unpin ends the flow; without it, it ends as others do.
+// Unpin has the flow end; without it, it ends as others do.
 func (b *Balancer) Pin(service string, server netip.AddrPort, t packet.Tuple, now time.Duration) error {
 	rs, err := b.pinnable(service, packet.EndpointFrom(server))
 	if err != nil {
@@ -60,8 +60,40 @@ func (t *Table) pin(tuple *packet.Tuple, hash uint64) bool {
 	return n != 0
 }
 
-// Unpin ends the flow that Pin has made for t, if it is still there.
-func (b *Balancer) Unpin(t packet.Tuple) { b.table.end(&t, t.Hash(b.table.seed), flagPinned) }
+// unpinned is how long a TCP flow outlives Unpin: until the reset by which the
+// check has closed its connection is read from its queue. Without the flow it
+// would not reach the real server, which would wait for an answer to its FIN
+// for minutes.
+const unpinned = time.Second
+
+// Unpin has the flow that Pin has made for t end, if it is still there: at once,
+// or within a moment where its last packet may be on the way. now is the time of
+// Run's clock.
+func (b *Balancer) Unpin(t packet.Tuple, now time.Duration) {
+	hash := t.Hash(b.table.seed)
+	if t.Proto != packet.TCP || !b.table.shorten(&t, hash, tickOf(now)+ticks(unpinned)) {
+		b.table.end(&t, hash, flagPinned)
+	}
+}
+
+// shorten has the pinned flow of the tuple t end at deadline at the latest. It
+// is false where the flow is closed already, or there is none.
+func (t *Table) shorten(tuple *packet.Tuple, hash uint64, deadline uint32) bool {
+	s := &t.shards[t.shardOf(hash)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := t.entryLocked(s, tuple, hash)
+	e := &t.entries.all[n]
+	if n == 0 || e.flags&flagPinned == 0 || e.state == TCPClose {
+		return false
+	}
+	if int32(e.deadline-deadline) > 0 {
+		t.withdrawLocked(e)
+		e.deadline = deadline
+		t.refileLocked(s, n)
+	}
+	return true
+}
 
 // end ends the flow of the tuple t if it has the flags.
 func (t *Table) end(tuple *packet.Tuple, hash uint64, flags uint8) {

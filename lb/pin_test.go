@@ -48,8 +48,10 @@ func TestPinnedFlows(t *testing.T) {
 					diff(t, "pinned", step.want, handle(t, b, step.in, at).bytes)
 					b.Tick(at)
 				}
-				b.Unpin(tuple)
-				b.Unpin(tuple)
+				b.Unpin(tuple, at)
+				diff(t, "the reset that closes it", toServer(rs1, 1, packettest.RST, ack1), handle(t, b, fromClient(1, packettest.RST, ack1), at).bytes)
+				b.Unpin(tuple, at)
+				b.Unpin(tuple, at)
 				if got := flowsOf(b, at); got != "none" {
 					t.Errorf("afterwards: flows %s", got)
 				}
@@ -73,8 +75,38 @@ func TestPinRefuses(t *testing.T) {
 	if err := b.Pin("web", netip.MustParseAddrPort("10.0.0.9:8080"), tuple, 0); err == nil {
 		t.Error("pinned to a real server that there is not")
 	}
-	b.Unpin(tuple)
+	b.Unpin(tuple, 0)
 	if got := flowsOf(b, 0); got != "none" {
 		t.Errorf("flows %s", got)
+	}
+}
+
+func TestUnpinnedFlowsEnd(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		packets [][]byte
+		flows   string // just after Unpin
+	}{
+		{"one that nobody answered within a second", [][]byte{fromClient(1, syn1)}, "1>" + rs1 + " syn_recv 1"},
+		{"one that is not reset within a second", [][]byte{fromClient(1, syn1), fromServer(rs1, 1, packettest.SYN, ack1), fromClient(1, ack1)}, "1>" + rs1 + " established 1"},
+		{"one that the check has reset at once", [][]byte{fromClient(1, syn1), fromServer(rs1, 1, packettest.SYN, ack1), fromClient(1, ack1), fromClient(1, packettest.RST, ack1)}, "none"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := lifeDirector("nat", lb.Policy{}).start(t)
+			tuple := packettest.Parsed(t, fromClient(1, syn1)).Tuple
+			if err := b.Pin("web", netip.MustParseAddrPort(rs1+":8080"), tuple, 0); err != nil {
+				t.Fatal(err)
+			}
+			for _, in := range tt.packets {
+				handle(t, b, in, 0)
+			}
+			b.Unpin(tuple, 0)
+			if got := flowsOf(b, 0); got != tt.flows {
+				t.Errorf("flows %s, want %s", got, tt.flows)
+			}
+			if got := flowsOf(b, 1100*time.Millisecond); got != "none" {
+				t.Errorf("a second later: flows %s", got)
+			}
+		})
 	}
 }

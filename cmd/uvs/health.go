@@ -223,7 +223,7 @@ func (d *director) pin(m *health.Member, fd int, proto uint8) (unpin func(), err
 	if err := d.balancer.Pin(m.Service, m.Server, t, d.road.Now()); err != nil {
 		return nil, err
 	}
-	return func() { d.balancer.Unpin(t) }, nil
+	return func() { d.balancer.Unpin(t, d.road.Now()) }, nil
 }
 
 // checkSource is the address of the host from which m is checked through its
