@@ -60,18 +60,18 @@ func (t *Table) pin(tuple *packet.Tuple, hash uint64) bool {
 	return n != 0
 }
 
-// unpinned is how long a TCP flow outlives Unpin: until the reset by which the
-// check has closed its connection is read from its queue. Without the flow it
-// would not reach the real server, which would wait for an answer to its FIN
-// for minutes.
-const unpinned = time.Second
+// unpinned is how long, in ticks, a TCP flow outlives Unpin: a second, until the
+// reset by which the check has closed its connection is read from its queue.
+// Without the flow it would not reach the real server, which would wait for an
+// answer to its FIN for minutes. For so long the flow outlives the reset too.
+const unpinned = 15
 
 // Unpin has the flow that Pin has made for t end, if it is still there: at once,
 // or within a moment where its last packet may be on the way. now is the time of
 // Run's clock.
 func (b *Balancer) Unpin(t packet.Tuple, now time.Duration) {
 	hash := t.Hash(b.table.seed)
-	if t.Proto != packet.TCP || !b.table.shorten(&t, hash, tickOf(now)+ticks(unpinned)) {
+	if t.Proto != packet.TCP || !b.table.shorten(&t, hash, tickOf(now)+unpinned) {
 		b.table.end(&t, hash, flagPinned)
 	}
 }

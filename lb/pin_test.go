@@ -100,6 +100,11 @@ func TestUnpinnedFlowsEnd(t *testing.T) {
 			for _, in := range tt.packets {
 				handle(t, b, in, 0)
 			}
+			if tt.flows == "none" {
+				if got := flowsOf(b, 1100*time.Millisecond); got != "none" {
+					t.Errorf("a second after the reset: flows %s", got)
+				}
+			}
 			b.Unpin(tuple, 0)
 			if got := flowsOf(b, 0); got != tt.flows {
 				t.Errorf("flows %s, want %s", got, tt.flows)

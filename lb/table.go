@@ -316,6 +316,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 			if state == TCPSynRecv {
 				e.flags &^= flagSettled // another connection
 			}
+			if state == TCPClose && e.flags&flagPinned != 0 {
+				e.deadline = min(e.deadline, now+unpinned)
+			}
 			t.changeLocked(s, n, rs, state)
 			f.State = state
 		}
