@@ -255,6 +255,17 @@ func TestReloadKeepsConnections(t *testing.T) {
 		moved(fmt.Sprintf("after the real server's return, round %d", round))
 	}
 
+	// The services of nat become ones of fullnat, for new connections.
+	if err := d.reload(withNew(strings.ReplaceAll(whole, "mode: nat", "mode: fullnat"))); err != nil {
+		t.Fatal(err)
+	}
+	answers(true)
+	moved("after another mode")
+	if err := d.reload(whole); err != nil {
+		t.Fatal(err)
+	}
+	answers(false)
+
 	// A configuration that is wrong changes nothing.
 	if err := d.reload("services: [{name: x, mode: sideways}]"); err != nil {
 		t.Fatal(err)

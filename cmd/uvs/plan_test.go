@@ -13,6 +13,7 @@ import (
 
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/modes"
 	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/stack/host"
 )
@@ -243,37 +244,53 @@ func TestDefaultsAreThoseOfTheBalancer(t *testing.T) {
 	}
 }
 
-// TestFlowsThatOutliveTheirService go on being steered, without an announcement.
-func TestFlowsThatOutliveTheirService(t *testing.T) {
+// TestFlowsThatOutliveTheConfiguration go on being steered, without an announcement.
+func TestFlowsThatOutliveTheConfiguration(t *testing.T) {
 	a := netip.MustParseAddr
 	web, dns, rip := a("203.0.113.10"), a("203.0.113.53"), a("10.0.0.21")
-	replies := []host.Reply{{Addr: rip, Proto: packet.TCP, Port: 80}, {Addr: a("10.0.0.22"), Proto: packet.TCP, Port: 80}}
+	replies := []host.Reply{{Addr: rip, Proto: packet.TCP, Port: 80}, {Addr: a("10.0.0.22"), Proto: packet.TCP, Port: 0}}
 	before := host.Desired{VIPs: []netip.Addr{web, dns}, Replies: replies}
-	removed := []lb.RealServerStats{{Endpoint: packet.EndpointFrom(netip.AddrPortFrom(rip, 80)), Removed: true}}
-	listens := []lb.Listen{{VIP: dns, FirstPort: 53, Proto: packet.TCP}}
+	flow := func(mode string, vip netip.Addr, rip string) lb.FlowInfo {
+		o := modes.Options{
+			Listens: []lb.Listen{{VIP: vip, FirstPort: 80, Proto: packet.TCP}}, RealServer: netip.MustParseAddrPort(rip),
+			Locals: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/29")},
+		}
+		m, err := modes.New(mode, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := lb.FlowInfo{Flow: lb.Flow{Server: &lb.RealServer{Endpoint: packet.EndpointFrom(o.RealServer), Mode: m}, State: lb.TCPEstablished}}
+		f.Tuple = packet.Tuple{SrcPort: 40000, DstPort: 80, Proto: packet.TCP}
+		f.Tuple.Src, f.Tuple.Family = packet.AddrFrom(a("198.18.0.2"))
+		f.Tuple.Dst, _ = packet.AddrFrom(vip)
+		f.Local, _ = m.Local(f.Flow, 0)
+		return f
+	}
+	none := host.Desired{}
 	tests := []struct {
 		name   string
 		wanted host.Desired
-		stats  lb.Stats
+		flows  []lb.FlowInfo
 		want   host.Desired
 	}{
-		{"nothing was removed", host.Desired{VIPs: []netip.Addr{web}}, lb.Stats{}, host.Desired{VIPs: []netip.Addr{web}}},
-		{"a real server", host.Desired{VIPs: []netip.Addr{web}},
-			lb.Stats{Services: []lb.ServiceStats{{RealServers: removed}}},
+		{"there are none", none, nil, none},
+		{"everything is wanted still", before, []lb.FlowInfo{flow("nat", web, "10.0.0.21:80")}, before},
+		{"a VIP", none, []lb.FlowInfo{flow("dr", dns, "10.0.0.21:80")},
+			host.Desired{VIPs: []netip.Addr{dns}, LAN: host.LAN{Silent: []netip.Addr{dns}}}},
+		{"a real server of nat, or nat itself", host.Desired{VIPs: []netip.Addr{web}}, []lb.FlowInfo{flow("nat", web, "10.0.0.21:80")},
 			host.Desired{VIPs: []netip.Addr{web}, Replies: replies[:1]}},
-		{"a real server that another service has", host.Desired{VIPs: []netip.Addr{web}, Replies: replies[:1]},
-			lb.Stats{Services: []lb.ServiceStats{{RealServers: removed}, {RealServers: removed}}},
-			host.Desired{VIPs: []netip.Addr{web}, Replies: replies[:1]}},
-		{"a service", host.Desired{VIPs: []netip.Addr{web}},
-			lb.Stats{Gone: []lb.ServiceStats{{Listens: listens, RealServers: removed}}},
-			host.Desired{VIPs: []netip.Addr{web, dns}, Replies: replies[:1], LAN: host.LAN{Silent: []netip.Addr{dns}}}},
-		{"a service whose VIP another one has", host.Desired{VIPs: []netip.Addr{dns}},
-			lb.Stats{Gone: []lb.ServiceStats{{Listens: listens, RealServers: removed}}},
-			host.Desired{VIPs: []netip.Addr{dns}, Replies: replies[:1]}},
+		{"a real server of nat that answers from every port", host.Desired{VIPs: []netip.Addr{web}}, []lb.FlowInfo{flow("nat", web, "10.0.0.22:8080")},
+			host.Desired{VIPs: []netip.Addr{web}, Replies: replies[1:]}},
+		{"a port of a real server of nat that has flows of another", host.Desired{VIPs: []netip.Addr{web}}, []lb.FlowInfo{flow("nat", web, "10.0.0.21:81")},
+			host.Desired{VIPs: []netip.Addr{web}}},
+		{"a real server that has flows of fullnat only", host.Desired{VIPs: []netip.Addr{web}}, []lb.FlowInfo{flow("fullnat", web, "10.0.0.21:80")},
+			host.Desired{VIPs: []netip.Addr{web}}},
+		{"everything", none, []lb.FlowInfo{flow("nat", web, "10.0.0.22:80"), flow("nat", dns, "10.0.0.21:80"), flow("nat", dns, "10.0.0.21:80")},
+			host.Desired{VIPs: before.VIPs, Replies: replies, LAN: host.LAN{Silent: before.VIPs}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := withRemoved(tt.wanted, before, tt.stats)
+			got := withOutlived(tt.wanted, before, slices.Values(tt.flows))
 			if diff := cmp.Diff(tt.want, got, compareAddrs, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -26,9 +28,12 @@ func (d *director) reloadOn(ctx context.Context, hup <-chan os.Signal, load func
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
+			start := time.Now()
 			if err := d.giveBack(ctx); err != nil {
 				d.log.Error("what belonged to flows that have ended is still steered", "error", err)
 			}
+			// With millions of flows it takes a while, of which little is to be seen.
+			look.Reset(max(giveBackEvery, 50*time.Since(start)))
 		case <-hup:
 			cfg, err := load()
 			if err == nil {
@@ -84,12 +89,12 @@ func (d *director) adopt(cfg *config.Config, p *plan) (back func()) {
 	}
 }
 
-// steerAll steers what p wants, and what belongs to flows that outlive their
-// real server or service. Where the host cannot have the latter, because their
-// addresses are in use otherwise by now, they end.
+// steerAll steers what p wants, and what flows need that outlive their real
+// server, its mode, their VIP or their service. Where the host cannot have the
+// latter, because their addresses are in use otherwise by now, they end.
 func (d *director) steerAll(ctx context.Context, p *plan) error {
 	wanted := p.host
-	p.host = withRemoved(wanted, d.plan.host, d.balancer.Stats())
+	p.host = withOutlived(wanted, d.plan.host, d.balancer.Flows(d.road.Now()))
 	if steersMore(p.host, wanted) {
 		p.asked = &wanted
 	}
@@ -111,7 +116,7 @@ func (d *director) giveBack(ctx context.Context) error {
 		return nil
 	}
 	p := *d.plan
-	p.host = withRemoved(*p.asked, d.plan.host, d.balancer.Stats())
+	p.host = withOutlived(*p.asked, d.plan.host, d.balancer.Flows(d.road.Now()))
 	if !steersMore(d.plan.host, p.host) {
 		return nil
 	}
@@ -127,40 +132,54 @@ func (d *director) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// steersMore says whether a, which withRemoved made of b, or of what b was made
+// steersMore says whether a, which withOutlived made of b, or of what b was made
 // of when more flows were left, asks for more than b.
 func steersMore(a, b host.Desired) bool {
 	return len(a.VIPs) > len(b.VIPs) || len(a.Replies) > len(b.Replies)
 }
 
-// withRemoved is wanted, with the replies of nat's real servers that were
-// removed while they had flows, and with the VIPs of services that were, which
-// are not announced any more.
-func withRemoved(wanted, before host.Desired, stats lb.Stats) host.Desired {
+// withOutlived is wanted, and of what was steered before what flows still need:
+// their VIPs, which are not announced any more, and in nat what their replies
+// come from.
+func withOutlived(wanted, before host.Desired, flows iter.Seq[lb.FlowInfo]) host.Desired {
+	vips, replies := without(before.VIPs, wanted.VIPs), without(before.Replies, wanted.Replies)
+	idleVIPs, idleReplies := setOf(vips), setOf(replies)
+	for f := range flows {
+		if len(idleVIPs)+len(idleReplies) == 0 {
+			break
+		}
+		if f.IsTemplate() {
+			continue
+		}
+		delete(idleVIPs, f.Tuple.Dst.Netip(f.Tuple.Family))
+		// Only a reply to the client's own address is found by where it comes from.
+		if t, ok := f.Server.Mode.ReplyTuple(f.Flow); ok && t.Dst == f.Tuple.Src {
+			r := host.Reply{Addr: t.Src.Netip(t.Family), Proto: t.Proto, Port: t.SrcPort}
+			delete(idleReplies, r)
+			r.Port = 0
+			delete(idleReplies, r)
+		}
+	}
+	vips = slices.DeleteFunc(vips, func(v netip.Addr) bool { return idleVIPs[v] })
+	replies = slices.DeleteFunc(replies, func(r host.Reply) bool { return idleReplies[r] })
 	d := wanted
-	d.VIPs, d.Replies, d.LAN.Silent = slices.Clone(wanted.VIPs), slices.Clone(wanted.Replies), slices.Clone(wanted.LAN.Silent)
-	for _, s := range slices.Concat(stats.Services, stats.Gone) {
-		for _, rs := range s.RealServers {
-			if !rs.Removed {
-				continue
-			}
-			rip := rs.Endpoint.Addr.Netip(rs.Endpoint.Family)
-			for _, r := range before.Replies {
-				if r.Addr == rip && !slices.Contains(d.Replies, r) {
-					d.Replies = append(d.Replies, r)
-				}
-			}
-		}
-	}
-	for _, s := range stats.Gone {
-		for _, l := range s.Listens {
-			if !slices.Contains(d.VIPs, l.VIP) {
-				d.VIPs = append(d.VIPs, l.VIP)
-				d.LAN.Silent = append(d.LAN.Silent, l.VIP)
-			}
-		}
-	}
+	d.VIPs, d.Replies = slices.Concat(wanted.VIPs, vips), slices.Concat(wanted.Replies, replies)
+	d.LAN.Silent = slices.Concat(wanted.LAN.Silent, vips)
 	return d
+}
+
+// without is those of a that are not in b.
+func without[T comparable](a, b []T) []T {
+	drop := setOf(b)
+	return slices.DeleteFunc(slices.Clone(a), func(v T) bool { return drop[v] })
+}
+
+func setOf[T comparable](all []T) map[T]bool {
+	set := make(map[T]bool, len(all))
+	for _, v := range all {
+		set[v] = true
+	}
+	return set
 }
 
 // unchangeable is an error for each key that only a start can change.
