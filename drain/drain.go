@@ -36,10 +36,15 @@ func (t Target) String() string {
 		return "node"
 	case t.VIP.IsValid():
 		return "VIP " + t.VIP.String()
-	case t.Service != "":
-		return fmt.Sprintf("real server %v of service %s", t.Server, t.Service)
 	}
-	return "real server " + t.Server.String()
+	server := t.Server.String()
+	if t.Server.Port() == 0 {
+		server = t.Server.Addr().String() // as the configuration has it
+	}
+	if t.Service != "" {
+		return fmt.Sprintf("real server %s of service %s", server, t.Service)
+	}
+	return "real server " + server
 }
 
 func (t Target) check() error {
@@ -110,9 +115,9 @@ type running struct {
 // maxDrains bounds what can be drained at one time.
 const maxDrains = 10_000
 
-// Start drains a target. A drain of the same target that is under way goes on
-// with the new options.
-func (d *Drains) Start(t Target, o Options, now time.Time) error {
+// Start drains a target that has the load l now. A drain of the same target
+// that is under way goes on with the new options.
+func (d *Drains) Start(t Target, o Options, l Load, now time.Time) error {
 	if err := t.check(); err != nil {
 		return err
 	}
@@ -130,7 +135,7 @@ func (d *Drains) Start(t Target, o Options, now time.Time) error {
 	if len(d.all) == maxDrains {
 		return fmt.Errorf("%d drains are under way; undo some", maxDrains)
 	}
-	d.all = append(d.all, &running{Status: Status{Target: t, Options: o, Phase: Leaving, Began: now}, moved: now})
+	d.all = append(d.all, &running{Status: Status{Target: t, Options: o, Phase: Leaving, Began: now, Left: l.Flows}, packets: l.Packets, moved: now})
 	return nil
 }
 

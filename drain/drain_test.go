@@ -51,8 +51,11 @@ func TestADrainIsGoneWhenItHasDoneWhatItCan(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var d Drains
-			if err := d.Start(Target{VIP: vip}, row.o, began); err != nil {
+			if err := d.Start(Target{VIP: vip}, row.o, Load{12, 1}, began); err != nil {
 				t.Fatal(err)
+			}
+			if left := d.All()[0].Left; left != 12 {
+				t.Errorf("at the start %d flows are left, want 12", left)
 			}
 			was := Leaving
 			for _, l := range row.looks {
@@ -75,7 +78,7 @@ func TestWhatADrainConcerns(t *testing.T) {
 	start := func(targets ...Target) {
 		t.Helper()
 		for _, x := range targets {
-			if err := d.Start(x, Options{Deadline: time.Hour}, began); err != nil {
+			if err := d.Start(x, Options{Deadline: time.Hour}, Load{}, began); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -107,6 +110,23 @@ func TestWhatADrainConcerns(t *testing.T) {
 	}
 }
 
+func TestTargetsAreNamedAsTheConfigurationNamesThem(t *testing.T) {
+	for _, row := range []struct {
+		t    Target
+		want string
+	}{
+		{Target{Node: true}, "node"},
+		{Target{VIP: vip}, "VIP " + vip.String()},
+		{Target{Server: netip.MustParseAddrPort("10.0.0.21:80")}, "real server 10.0.0.21:80"},
+		{Target{Server: netip.MustParseAddrPort("10.0.0.21:0"), Service: "web"}, "real server 10.0.0.21 of service web"},
+		{Target{Server: netip.MustParseAddrPort("[2001:db8::21]:0")}, "real server 2001:db8::21"},
+	} {
+		if got := row.t.String(); got != row.want {
+			t.Errorf("got %q, want %q", got, row.want)
+		}
+	}
+}
+
 func TestBadDrainsAreRefused(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -120,7 +140,7 @@ func TestBadDrainsAreRefused(t *testing.T) {
 		{"fewer than no flows", Target{Node: true}, Options{Flows: -1}},
 	} {
 		var d Drains
-		if d.Start(row.t, row.o, began) == nil || len(d.All()) != 0 {
+		if d.Start(row.t, row.o, Load{}, began) == nil || len(d.All()) != 0 {
 			t.Errorf("%s: taken", row.name)
 		}
 	}

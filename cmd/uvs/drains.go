@@ -40,7 +40,7 @@ func (d *director) startDrain(ctx context.Context, t drain.Target, o drain.Optio
 	if exit && !t.Node {
 		return errors.New("exit goes with the node only")
 	}
-	if err := d.drains.Start(t, o, time.Now()); err != nil {
+	if err := d.drains.Start(t, o, d.loads()(t), time.Now()); err != nil {
 		return err
 	}
 	if t.Node {
