@@ -52,7 +52,14 @@ Exit codes: 0 done, and every expectation was met or is a difference on purpose,
 }
 
 // A tally counts what became of vectors.
-type tally struct{ met, onPurpose, unmet, skipped int }
+type tally struct {
+	met, onPurpose, unmet, skipped int
+
+	faults []error // of those that cannot be played
+}
+
+// empty says whether there was no vector.
+func (t *tally) empty() bool { return t.met+t.onPurpose+t.unmet+t.skipped+len(t.faults) == 0 }
 
 func runReplay(w io.Writer, names []string, o *replayOptions) error {
 	chosen, err := regexp.Compile(o.run)
@@ -80,15 +87,18 @@ func runReplay(w io.Writer, names []string, o *replayOptions) error {
 		out = *played
 		out.Vectors = vectors
 	}
-	if t == (tally{}) && captures < len(names) {
+	if t.empty() && captures < len(names) {
 		// Whoever misspells a name must not take the silence for a success.
 		return usageError{errors.New("there is no vector to play: --run fits no name, or the files are empty")}
 	}
 	if err := writeReplay(o.write, &out); err != nil {
 		return err
 	}
-	if t != (tally{}) {
+	if !t.empty() {
 		fmt.Fprintf(w, "%d vectors met, %d different on purpose, %d not met, %d skipped\n", t.met, t.onPurpose, t.unmet, t.skipped)
+	}
+	if len(t.faults) > 0 {
+		return usageError{errors.Join(t.faults...)}
 	}
 	if t.unmet > 0 {
 		return fmt.Errorf("%d vectors were not met", t.unmet)
@@ -116,7 +126,10 @@ func replayVectors(w io.Writer, name string, chosen *regexp.Regexp, verbose bool
 		}
 		played, err := replay.Play(f, v)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("%s: %s: %w", name, v.Name, err)}
+			// The others are no worse for it.
+			t.faults = append(t.faults, fmt.Errorf("%s: %s: %w", name, v.Name, err))
+			fmt.Fprintf(w, "not played  %s: %v\n", v.Name, err)
+			continue
 		}
 		out.Vectors = append(out.Vectors, *played)
 		compare(w, v, played, t)

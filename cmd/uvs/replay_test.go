@@ -59,6 +59,8 @@ func TestReplay(t *testing.T) {
 		{"a packet that is not for uvs", []string{capture, "-c", write(t, "other.yaml", "node: lb1")}, 0, []string{"leaves by wire"}, ""},
 		{"a vector with a step that is none", []string{write(t, "step.json", strings.NewReplacer("%OUT%", "", `"inject"`, `"eject"`).Replace(aVector))}, 2, nil, `step.json: a_syn: step 0: the step "eject" is not known`},
 		{"a vector whose time is out of range", []string{write(t, "time.json", strings.NewReplacer("%OUT%", "", `"t_ms": 6`, `"t_ms": 9000000000000`).Replace(aVector))}, 2, nil, "step 0: t_ms, ms or pad is out of range"},
+		{"a vector that cannot be played keeps no other from it", []string{write(t, "step.json", strings.NewReplacer("%OUT%", "", `"inject"`, `"eject"`).Replace(aVector)), good}, 2,
+			[]string{"not played  a_syn: step 0", "met         a_syn", "1 vectors met, 0 different on purpose, 0 not met, 0 skipped"}, `the step "eject" is not known`},
 		{"a file that is none", []string{write(t, "x.json", "{")}, 2, nil, "not a file of vectors"},
 		{"a file of another schema", []string{write(t, "x.json", `{"schema": 2}`)}, 2, nil, "schema 2: this program knows schema 1"},
 		{"no file", nil, 2, nil, "requires at least 1 arg"},
