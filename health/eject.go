@@ -61,7 +61,7 @@ func (m *Monitor) Spare(service string, server netip.AddrPort, why, limit string
 	mb.ejection.spared++
 	if now := time.Now(); now.Sub(mb.ejection.spareTold) >= mb.Ejection {
 		mb.ejection.spareTold = now
-		m.log.Warn("real server fails and is not ejected", "service", service, "real_server", server, "cause", why, "because", limit)
+		m.log.Warn("real server fails and is not ejected", "service", service, "real_server", serverText(server), "cause", why, "because", limit)
 	}
 }
 

@@ -130,11 +130,11 @@ func (m *Monitor) askAgent(ctx context.Context, j *job) {
 	mb.agentErr = err
 	m.showLocked(mb, "")
 	if mb.asked.less != less {
-		m.log.Info("real server wants another share", "service", mb.Service, "real_server", mb.Server, "percent", 100-mb.asked.less)
+		m.log.Info("real server wants another share", "service", mb.Service, "real_server", serverText(mb.Server), "percent", 100-mb.asked.less)
 		m.changedLocked(mb)
 	}
 	if mb.asked.maxFlows != maxFlows {
-		m.log.Info("real server wants another limit", "service", mb.Service, "real_server", mb.Server, "max_flows", mb.asked.maxFlows)
+		m.log.Info("real server wants another limit", "service", mb.Service, "real_server", serverText(mb.Server), "max_flows", mb.asked.maxFlows)
 		m.changedLocked(mb)
 	}
 	m.queueLocked(j, start.Add(jittered(agent.Interval)))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -23,8 +24,17 @@ func (m *Monitor) showLocked(mb *member, cause string) {
 	if was == Checking && now == Up {
 		level = slog.LevelDebug // as it should be
 	}
-	m.log.Log(context.Background(), level, "real server is "+now.String(), "service", mb.Service, "real_server", mb.Server, "before", was, "cause", mb.cause)
+	m.log.Log(context.Background(), level, "real server is "+now.String(), "service", mb.Service, "real_server", serverText(mb.Server), "before", was, "cause", mb.cause)
 	m.changedLocked(mb)
+}
+
+// serverText is a real server as the configuration writes it: without a port
+// where it has none of its own.
+func serverText(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
 }
 
 // changedLocked tells that the service of mb has changed.

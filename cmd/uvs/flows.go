@@ -87,7 +87,11 @@ func printFlows(w io.Writer, list *admin.FlowList, q *admin.FlowQuery) error {
 		if q.Templates {
 			runs = fmt.Sprint(f.Flows)
 		}
-		fmt.Fprintf(t, "%s\t%v\t%v\t%v\t%s\t%s\t%s\t%v\t%s\t%s\n", cmp.Or(f.Protocol, "-"), f.Client, f.VIP, f.RealServer, local, f.Mode, f.State,
+		vip := f.VIP.String()
+		if f.VIP.Addr().IsUnspecified() {
+			vip = "service " + f.Service // whichever of its listens
+		}
+		fmt.Fprintf(t, "%s\t%v\t%s\t%v\t%s\t%s\t%s\t%v\t%s\t%s\n", cmp.Or(f.Protocol, "-"), f.Client, vip, f.RealServer, local, f.Mode, f.State,
 			seconds(f.Expires), runs, cmp.Or(strings.Join(f.Flags, ","), "-"))
 	}
 	if err := t.Flush(); err != nil {

@@ -30,12 +30,14 @@ and 3 more of 5 flows; --limit lists more, the other flags fewer
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	templates := admin.FlowList{Matched: 1, Flows: []admin.Flow{
+	templates := admin.FlowList{Matched: 2, Flows: []admin.Flow{
+		{Service: "shop", Mode: "nat", Client: ap("198.51.100.0:0"), VIP: ap("0.0.0.0:0"), RealServer: ap("10.0.0.1:0"), State: "assured", Expires: 9, Flows: 1},
 		{Mode: "nat", Client: ap("198.51.100.0:0"), VIP: ap("203.0.113.10:0"), RealServer: ap("10.0.0.1:0"), State: "assured", Expires: 50, Flows: 3},
 	}}
 	want = `protocol  client          VIP             real server  local  mode  state    expires  flows  flags
+-         198.51.100.0:0  service shop    10.0.0.1:0   -      nat   assured  9s       1      -
 -         198.51.100.0:0  203.0.113.10:0  10.0.0.1:0   -      nat   assured  50s      3      -
-1 persistent clients
+2 persistent clients
 `
 	got.Reset()
 	if err := printFlows(&got, &templates, &admin.FlowQuery{Templates: true}); err != nil {
