@@ -195,6 +195,22 @@ func TestFileInThePlaceOfTheSocketIsKept(t *testing.T) {
 	}
 }
 
+func TestAPlaceThatCannotBeWrittenIsTold(t *testing.T) {
+	for _, tt := range []struct{ name, path, want string }{
+		{"a directory that is missing", filepath.Join(t.TempDir(), "a", "b", "uvs.sock"), "make the directory"},
+		{"a place that takes no file", "/proc/uvs.sock", "set admin.socket to a place that can be written"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := Listen(tt.path, netip.AddrPort{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+	if got := unwritable(fs.ErrPermission).Error(); !strings.Contains(got, "run uvs as root") {
+		t.Errorf("got %q, want it to say who may", got)
+	}
+}
+
 func TestPortInUseLeavesNothing(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

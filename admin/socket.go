@@ -33,7 +33,7 @@ func listenSocket(path string) (*socket, error) {
 	case err == nil:
 		s.madeDir = dir
 	case !errors.Is(err, fs.ErrExist):
-		return nil, fmt.Errorf("admin.socket: %w; make the directory, or set admin.socket to a place that can be written", err)
+		return nil, fmt.Errorf("admin.socket: %w", unwritable(err))
 	}
 	var err error
 	if s.lock, err = lockFile(path + ".lock"); err != nil {
@@ -49,6 +49,15 @@ func listenSocket(path string) (*socket, error) {
 		return nil, errors.Join(fmt.Errorf("admin.socket: %w", err), s.close())
 	}
 	return s, nil
+}
+
+// unwritable is err with what mends it.
+func unwritable(err error) error {
+	mend := "make the directory"
+	if errors.Is(err, fs.ErrPermission) {
+		mend = "run uvs as root"
+	}
+	return fmt.Errorf("%w; %s, or set admin.socket to a place that can be written", err, mend)
 }
 
 // removeLeft removes the socket that a crash left at path. Whatever else is
@@ -76,7 +85,7 @@ func lockFile(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {
-			return nil, err
+			return nil, unwritable(err)
 		}
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 			f.Close()
