@@ -84,7 +84,7 @@ func (t *Table) add(rs *RealServer, key packet.Tuple, state State, now uint32) (
 		panic("freed")
 	}
 	f := Flow{Tuple: key, Server: rs, State: state}
-	if why := t.insert(&f, 0, key.Hash(t.seed), now); why != packet.OK {
+	if why := t.insert(&f, 0, 0, key.Hash(t.seed), now); why != packet.OK {
 		return Flow{}, why
 	}
 	return f, packet.OK

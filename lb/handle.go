@@ -10,7 +10,7 @@ import (
 //
 //  1. find the flow of the packet's tuple in the table;
 //  2. without one, find the service and let its scheduler open a flow;
-//  3. count the packet for its real server;
+//  3. count the packet for its real server, unless it is of the director's own;
 //  4. check that it fits the path to the real server;
 //  5. rewrite it as the flow's mode says.
 type Queue struct {
@@ -56,9 +56,9 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		if v, why, opened := q.open(p, hash, ev, now); !opened {
 			return v, why
 		}
-	case known:
+	case known, ours:
 		q.hit.add(1)
-		if q.b.table.offload != nil && ev != eventPeek {
+		if q.b.table.offload != nil && ev != eventPeek && o == known {
 			if q.untilOffer--; q.untilOffer <= 0 {
 				q.untilOffer = q.b.offerEvery
 				q.b.table.offer(f)
@@ -68,7 +68,9 @@ func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 		q.hit.add(1)
 		return q.turnAway(p, o, now)
 	}
-	f.Server.traffic[q.index].count(p, d)
+	if o != ours {
+		f.Server.traffic[q.index].count(p, d)
+	}
 	if ev == tcpSYN {
 		if mss := f.Server.service.policy.ClampMSS; mss != 0 {
 			q.clamp(p, f, mss)
@@ -173,7 +175,7 @@ func (q *Queue) openFor(svc *service, p *packet.Packet, hash uint64, ev event, n
 				}
 				f.State = UDPBrief
 			}
-			return q.b.table.insert(f, c.template, hash, tickOf(now))
+			return q.b.table.insert(f, c.template, 0, hash, tickOf(now))
 		case packet.NoService:
 		default:
 			return why

@@ -19,7 +19,7 @@ func (q *Queue) tunnelError(p *packet.Packet, now time.Duration) (packet.Verdict
 		return packet.Return, packet.OK, false
 	}
 	var f Flow
-	if d, o := q.b.table.lookup(&e.Tuple, e.Tuple.Hash(q.b.table.seed), eventPeek, false, tickOf(now), &f, nil); o != known || d != Request {
+	if d, o := q.b.table.lookup(&e.Tuple, e.Tuple.Hash(q.b.table.seed), eventPeek, false, tickOf(now), &f, nil); o != known && o != ours || d != Request {
 		return packet.Drop, packet.BadICMP, true
 	}
 	rw := &q.rewrite

@@ -11,9 +11,9 @@ import (
 // if it has one, counts it; the table gives both back when the flow ends, or at
 // once where the flow is not added.
 //
-// f.Local becomes what the mode chose. Where the client's tuple has a flow
+// flags are 0 or flagPinned. f.Local becomes what the mode chose. Where the client's tuple has a flow
 // already, made by another queue a moment ago, f becomes that one.
-func (t *Table) insert(f *Flow, template uint32, hash uint64, now uint32) packet.Reason {
+func (t *Table) insert(f *Flow, template uint32, flags uint8, hash uint64, now uint32) packet.Reason {
 	id := t.shardOf(hash)
 	if t.live.Add(1) > t.limit && !t.evict(id, now) {
 		t.live.Add(-1)
@@ -55,7 +55,7 @@ func (t *Table) insert(f *Flow, template uint32, hash uint64, now uint32) packet
 		t.unchoose(choice{f.Server, template})
 		return packet.TableFull
 	}
-	t.fillLocked(s, n, f, template, now)
+	t.fillLocked(s, n, f, template, flags, now)
 	s.put(hash, slotOf(n, false))
 	gen := t.entries.all[n].gen
 	s.mu.Unlock()
@@ -94,12 +94,12 @@ func (t *Table) allocateLocked(s *shard, id uint32) uint32 {
 	return s.fresh - 1
 }
 
-func (t *Table) fillLocked(s *shard, n uint32, f *Flow, template, now uint32) {
+func (t *Table) fillLocked(s *shard, n uint32, f *Flow, template uint32, flags uint8, now uint32) {
 	e := &t.entries.all[n]
 	*e = entry{
 		tuple:    f.Tuple,
 		state:    f.State,
-		flags:    flagLive,
+		flags:    flagLive | flags,
 		server:   f.Server.id,
 		local:    f.Local,
 		deadline: now + f.Server.service.lifetimes[f.State],
@@ -113,7 +113,9 @@ func (t *Table) fillLocked(s *shard, n uint32, f *Flow, template, now uint32) {
 		e.flags |= flagControlled
 		t.links[n] = template
 	}
-	f.Server.opened.Add(1)
+	if flags&flagPinned == 0 {
+		f.Server.opened.Add(1)
+	}
 	if states[f.State].active {
 		f.Server.active.Add(1)
 	}
@@ -225,7 +227,9 @@ func (t *Table) giveUp(s *shard, n uint32, gen uint16, why packet.Reason) packet
 	s.mu.Lock()
 	if e := &t.entries.all[n]; e.flags&flagLive != 0 && e.gen == gen {
 		s.created--
-		t.servers.get(e.server).opened.Add(^uint64(0))
+		if e.flags&flagPinned == 0 {
+			t.servers.get(e.server).opened.Add(^uint64(0))
+		}
 		gone = t.removeLocked(s, n)
 	}
 	s.mu.Unlock()

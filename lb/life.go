@@ -8,6 +8,7 @@ type outcome uint8
 const (
 	unknown outcome = iota // no flow has the packet
 	known                  // the flow's life was taken on
+	ours                   // likewise, and it is one of Pin
 
 	// Of a flow whose real server was removed, or is down. Its life stays as it is.
 	barred  // the packet has to be dropped

@@ -11,7 +11,8 @@ import (
 // Pin makes packets with the tuple t a flow of one real server of a service,
 // whatever its weight, its limits and its state, in place of a flow that t has.
 // So a health check reaches the real server by the service's own road. It needs
-// no scheduler, and a known flow costs no more for it. now is the time of Run's
+// no scheduler, and a known flow costs no more for it. No statistics count its
+// packets and that it was opened: those of the real server tell of clients. now is the time of Run's
 // clock.
 //
 // Unpin has the flow end; without it, it ends as others do.
@@ -23,7 +24,7 @@ func (b *Balancer) Pin(service string, server netip.AddrPort, t packet.Tuple, no
 	hash := t.Hash(b.table.seed)
 	b.table.end(&t, hash, 0) // who has the port now is the caller
 	f := Flow{Tuple: t, Server: rs, State: first(t.Proto)}
-	why := b.table.insert(&f, 0, hash, tickOf(now))
+	why := b.table.insert(&f, 0, flagPinned, hash, tickOf(now))
 	if why != packet.OK {
 		return fmt.Errorf("no flow to the real server: %v", why)
 	}

@@ -59,6 +59,10 @@ func TestPinnedFlows(t *testing.T) {
 					t.Errorf("afterwards a reply: %v", got.verdict)
 				}
 			}
+			total := b.Stats().Total
+			if want := (lb.Traffic{Flows: 1, RequestPackets: 1, RequestBytes: total.RequestBytes}); total.Traffic != want {
+				t.Errorf("counted %+v, want the stranger's packet alone", total.Traffic)
+			}
 			if st := b.Stats().Flows; st.Created != st.Expired+st.Evicted+st.Ended+uint64(st.Now) {
 				t.Errorf("the counts do not add up: %+v", st)
 			}

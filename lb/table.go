@@ -323,6 +323,9 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 			f.State = state
 		}
 	}
+	if o == known && e.flags&flagPinned != 0 {
+		o = ours
+	}
 	s.mu.Unlock()
 	if template != 0 {
 		t.assure(template)
