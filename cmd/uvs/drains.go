@@ -123,16 +123,22 @@ func (d *director) followDrains(ctx context.Context) error {
 		if len(d.drains.All()) == 0 {
 			continue
 		}
-		for _, gone := range d.drains.Step(time.Now(), d.loads()) {
-			d.log.Info("drained", "what", gone.Target.String(), "cause", gone.Cause, "flows", gone.Left)
-			if err := d.drainChanged(ctx, gone.Target); err != nil {
-				d.log.Error("the drain is not in force", "what", gone.Target.String(), "error", err)
-			}
-			if gone.Target.Node && d.exitWhenGone.Load() {
-				return nil
-			}
+		if nodeGone := d.stepDrains(ctx); nodeGone && d.exitWhenGone.Load() {
+			return nil
 		}
 	}
+}
+
+// stepDrains looks at the drains once, and says whether the node is gone by it.
+func (d *director) stepDrains(ctx context.Context) (nodeGone bool) {
+	for _, gone := range d.drains.Step(time.Now(), d.loads()) {
+		d.log.Info("drained", "what", gone.Target.String(), "cause", gone.Cause, "flows", gone.Left)
+		if err := d.drainChanged(ctx, gone.Target); err != nil {
+			d.log.Error("the drain is not in force", "what", gone.Target.String(), "error", err)
+		}
+		nodeGone = nodeGone || gone.Target.Node
+	}
+	return nodeGone
 }
 
 // loads is what goes over targets at this moment.
@@ -193,6 +199,10 @@ func (d *director) leave(ctx context.Context, again <-chan os.Signal) {
 		d.log.Error("cannot drain", "error", err)
 		return
 	}
+	// Whoever kills what does not stop in time counts from the signal, so the
+	// deadline is not to wait for the next look.
+	over := time.NewTimer(o.Deadline)
+	defer over.Stop()
 	tick := time.NewTicker(lookEvery / 10)
 	defer tick.Stop()
 	for d.drains.Of(node) == drain.Leaving {
@@ -202,6 +212,8 @@ func (d *director) leave(ctx context.Context, again <-chan os.Signal) {
 		case <-again:
 			d.log.Info("asked again: not waiting any longer")
 			return
+		case <-over.C:
+			d.stepDrains(ctx)
 		case <-tick.C:
 		}
 	}
