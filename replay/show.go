@@ -139,6 +139,8 @@ func protoName(p uint8) string {
 var sctpStates = map[lb.State]string{
 	lb.SCTPCookieSent:       "C-SENT",
 	lb.SCTPCookieReplied:    "C-REPLIED",
+	lb.SCTPCookieWait:       "C-WAIT",
+	lb.SCTPCookieEchoed:     "C-ECHOED",
 	lb.SCTPShutdownSent:     "S-SENT",
 	lb.SCTPShutdownReceived: "S-RECEIVED",
 	lb.SCTPShutdownAckSent:  "S-ACK-SENT",
