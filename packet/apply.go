@@ -167,12 +167,12 @@ func (p *Packet) setSCTP(t []byte, src, dst *Endpoint) Reason {
 // no sum that could be amended, so it is computed again over the whole packet
 // if one changes; that cannot be done for a fragment.
 func setPortsSCTP(t []byte, src, dst *Endpoint, fragment bool) Reason {
+	if len(t) < sctpHeaderLen && !fragment {
+		return Truncated
+	}
 	sport, dport := binary.BigEndian.Uint16(t[0:2]), binary.BigEndian.Uint16(t[2:4])
 	if (src.Family == 0 || src.Port == sport) && (dst.Family == 0 || dst.Port == dport) {
 		return OK
-	}
-	if len(t) < sctpHeaderLen {
-		return Truncated
 	}
 	if fragment {
 		return CannotTranslate

@@ -73,6 +73,8 @@ func TestApplyNAT(t *testing.T) {
 			in: pt.Cut(pt.UDP(client6, vip6), 47), why: packet.Truncated},
 		{name: "11 bytes of SCTP cannot be translated", r: natRequest(rs4),
 			in: pt.Cut(pt.SCTP(client4, vip4, 1), 31), why: packet.Truncated},
+		{name: "11 bytes of SCTP cannot be translated where the port stays either", r: natRequest("10.0.0.21:80"),
+			in: pt.Cut(pt.SCTP(client4, vip4, 1), 31), why: packet.Truncated},
 		{name: "a first fragment of SCTP cannot have another port", r: natRequest(rs4),
 			in: pt.Fragments(pt.SCTP(client4, vip4, 0, pt.Pad(100)), 48)[0], why: packet.CannotTranslate},
 		{name: "one endpoint of the other family is not enough", r: natRequest(rs6),
