@@ -25,7 +25,7 @@ func carriesPacket(family, typ uint8) bool {
 	if family == IPv4 {
 		return typ == 3 || typ == 4 || typ == 11
 	}
-	return typ >= 1 && typ <= 4
+	return typ < 128 // unknown errors too are for the upper layer (RFC 4443 section 2.4)
 }
 
 // parseEmbedded fills inner and Tuple from the packet inside the ICMP error b.
