@@ -32,12 +32,12 @@ func lowerThreshold(upper, lower int) int64 {
 	return int64(lower)
 }
 
-// setThresholds brings new bounds into force. As in IPVS, a raised one lets
-// flows in at once.
+// setThresholds brings new bounds into force for the flows that there are. As in
+// IPVS, a real server that was overloaded stays so between the two new ones.
 func (l *load) setThresholds(upper, lower int) {
-	was := l.limits.upper.Swap(int64(upper))
+	l.limits.upper.Store(int64(upper))
 	l.limits.lower.Store(lowerThreshold(upper, lower))
-	if upper == 0 || int64(upper) > was {
+	if upper == 0 {
 		l.limits.overloaded.Store(false)
 	}
 	l.grown(l.flows.Load())

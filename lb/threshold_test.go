@@ -49,7 +49,9 @@ func TestThresholdsAreEdited(t *testing.T) {
 	}{
 		{"lowered to what there is", 3, 3, 1, true},
 		{"lowered, but above what there is", 2, 3, 1, false},
-		{"raised: room at once", 4, 5, 1, false},
+		{"raised: still not below the lower one", 4, 5, 1, true},
+		{"raised, the lower one over what there is", 4, 6, 5, false},
+		{"raised, three quarters of it over what there is", 4, 8, 0, false},
 		{"taken away", 4, 0, 0, false},
 		{"unchanged", 4, 4, 2, true},
 		{"the lower one raised over what there is", 4, 4, 4, true},
