@@ -1,6 +1,9 @@
 package lb
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // An index slot names an entry and has enough of the tuple's hash to be moved
 // without looking at the entry. Its upper half is the tag, the lower 32 bits of
@@ -45,6 +48,9 @@ func (h *hints) add(entry uint32) {
 
 func (h *hints) list() []uint32 { return h.entries[:h.n] }
 
+// full says whether a further entry would find no room.
+func (h *hints) full() bool { return h.n == len(h.entries) }
+
 // first is where the probing for hash starts, at and after walk on. An empty
 // index reads as one free slot.
 func (s *shard) first(hash uint64) uint32 {
@@ -71,8 +77,32 @@ func (s *shard) put(hash uint64, slot indexSlot) {
 	s.keys++
 }
 
+// preferReply moves the reply slot that is equal to slot in front of all others
+// of its tag; these keep their order.
+func (s *shard) preferReply(hash uint64, slot indexSlot) {
+	slot |= indexSlot(hash) << 32
+	end := s.first(hash)
+	for s.at(end) != slot {
+		if s.at(end) == 0 {
+			return
+		}
+		end = s.after(end)
+	}
+	for i := s.first(hash); ; i = s.after(i) {
+		at := s.at(i)
+		if i == end {
+			s.slots[i] = uint64(slot)
+			return
+		}
+		if at.tag() == uint32(hash) && at.isReply() {
+			s.slots[i], slot = uint64(slot), at
+		}
+	}
+}
+
 // remove removes one slot that is equal to slot, if there is any, and closes
-// the gap, so that the index never fills with tombstones.
+// the gap, so that the index never fills with tombstones. Slots of one tag stay
+// in order.
 func (s *shard) remove(hash uint64, slot indexSlot) {
 	slot |= indexSlot(hash) << 32
 	i := s.first(hash)
@@ -114,9 +144,13 @@ func (t *Table) growLocked(s *shard, id uint32) error {
 	old := s.slots
 	s.slots, s.keys = slots, 0
 	t.where[id].set(slots)
-	for _, v := range old {
-		if v != 0 {
-			s.put(v>>32, indexSlot(v&(1<<32-1)))
+	// From behind a gap on, so that slots of one tag stay in order.
+	gap := max(0, slices.Index(old, 0))
+	for _, part := range [][]uint64{old[gap:], old[:gap]} {
+		for _, v := range part {
+			if v != 0 {
+				s.put(v>>32, indexSlot(v&(1<<32-1)))
+			}
 		}
 	}
 	if old != nil {

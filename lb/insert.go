@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/uvs-project/uvs/packet"
@@ -134,7 +135,8 @@ func (t *Table) enterLocked(s *shard, n, now uint32) {
 
 // claimReply makes the flow f, in entry h.entry of shard s, findable by its
 // reply tuple, whose hash h has. While that belongs to another flow the mode
-// proposes another Local, or takes it over where it has no choice.
+// proposes another Local, or takes it over where it has no choice: the other flow
+// gets it back when this one has ended.
 func (t *Table) claimReply(f *Flow, s *shard, gen uint16, reply *packet.Tuple, h hint) packet.Reason {
 	mode, n := f.Server.Mode, h.entry
 	for try := 1; ; try++ {
@@ -154,7 +156,11 @@ func (t *Table) claimReply(f *Flow, s *shard, gen uint16, reply *packet.Tuple, h
 		}
 		local, ok := mode.Local(*f, try)
 		if !ok && try == 1 {
-			t.removeReply(hint{hash: h.hash, entry: rival})
+			t.preferReply(h)
+			if rivals.full() {
+				h.entry = rival // a lookup would not look as far
+				t.removeReply(h)
+			}
 			return packet.OK
 		}
 		t.removeReply(h)
@@ -180,8 +186,9 @@ func (t *Table) setLocal(s *shard, n uint32, gen uint16, local uint32) bool {
 	return true
 }
 
-// addReply adds the slot of a reply tuple and returns the other entries that
-// the same hash leads to.
+// addReply adds the slot of a reply tuple, behind those of the other entries that
+// the same hash leads to, and returns these. Until it is known whether one of them
+// has the tuple, replies must go on finding that one.
 func (t *Table) addReply(h hint) (others hints, ok bool) {
 	id := t.shardOf(h.hash)
 	s := &t.shards[id]
@@ -193,6 +200,15 @@ func (t *Table) addReply(h hint) (others hints, ok bool) {
 	others = s.repliesTo(h.hash, h.entry)
 	s.put(h.hash, slotOf(h.entry, true))
 	return others, true
+}
+
+// preferReply moves the slot of a reply tuple, if it is there, in front of those
+// of the other entries that the same hash leads to.
+func (t *Table) preferReply(h hint) {
+	s := &t.shards[t.shardOf(h.hash)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.preferReply(h.hash, slotOf(h.entry, true))
 }
 
 // repliesTo are the entries but for one that the hash of a reply tuple leads
@@ -207,9 +223,10 @@ func (s *shard) repliesTo(hash uint64, but uint32) (entries hints) {
 	return entries
 }
 
-// holder is the one of the entries whose flow has the reply tuple, or 0.
+// holder is the one of the entries whose flow has the reply tuple, the oldest if
+// there are several, or 0.
 func (t *Table) holder(of hints, reply *packet.Tuple) uint32 {
-	for _, n := range of.list() {
+	for _, n := range slices.Backward(of.list()) {
 		s := &t.shards[t.ownerOf(n)]
 		s.mu.Lock()
 		ok := t.repliesBy(n, reply)

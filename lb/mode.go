@@ -24,7 +24,7 @@ type Mode interface {
 	// flow's ReplyTuple belongs to no other flow, or ok is false.
 	//
 	// A mode with a single proposal takes the reply tuple over from the flow
-	// that has it: the newest flow wins, as in IPVS.
+	// that has it: the newest flow wins, as in IPVS, until it ends.
 	Local(f Flow, try int) (local uint32, ok bool)
 
 	// ReplyTuple is the tuple of the packets that the real server sends back

@@ -253,10 +253,15 @@ func (t *Table) lookup(key *packet.Tuple, hash uint64, ev event, anew bool, now 
 	for _, n := range elsewhere.list() {
 		o := &t.shards[t.ownerOf(n)]
 		o.mu.Lock()
-		if t.repliesBy(n, key) {
-			return Reply, t.hit(o, n, Reply, ev, anew, now, f, p)
+		if !t.repliesBy(n, key) {
+			o.mu.Unlock()
+			continue
 		}
-		o.mu.Unlock()
+		due := int32(t.entries.all[n].deadline-now) <= 0
+		if out := t.hit(o, n, Reply, ev, anew, now, f, p); out != unknown || !due {
+			return Reply, out
+		}
+		// The newest has just ended, and an older one may have the tuple.
 	}
 	return 0, unknown
 }

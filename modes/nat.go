@@ -10,7 +10,7 @@ import (
 // director, where their source becomes the VIP again.
 //
 // Two flows of one client port, to two services that lead to one port of one
-// real server, have the same replies; the newer one gets them, as in IPVS.
+// real server, have the same replies; the newer one gets them, as in IPVS, and the older again after it.
 type nat struct{}
 
 var _ lb.Mode = nat{}

@@ -22,7 +22,10 @@ func (m *model) judge(in *pkt, q int, got result) error {
 	}
 	f, reply := m.flows[k], false
 	if f == nil {
-		f, reply = m.replies[k], true
+		reply = true
+		if all := m.replies[k]; len(all) > 0 {
+			f = all[0]
+		}
 	}
 	if f != nil && !reply && !isError && in.anew() && f.givesWay() {
 		m.remove(f)

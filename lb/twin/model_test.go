@@ -20,10 +20,10 @@ type model struct {
 	locals    []netip.Prefix
 	mtu       map[netip.Addr]int
 	servers   map[serverID]*server
-	flows     map[key]*flow // by the client's packets
-	replies   map[key]*flow // by the real server's
-	errors    []bucket      // of each queue's ICMP errors
-	resets    []bucket      // and of its resets and what the host behind the VIPs answers
+	flows     map[key]*flow   // by the client's packets
+	replies   map[key][]*flow // by the real server's, the newest first
+	errors    []bucket        // of each queue's ICMP errors
+	resets    []bucket        // and of its resets and what the host behind the VIPs answers
 	templates map[client]*template
 	over      map[load]string // "yes": the real server takes no flows; "perhaps": it does if an old one ends by the packet
 	ending    map[load]bool   // real servers whose flows were ended
@@ -163,15 +163,22 @@ func (m *model) advance(to time.Duration) {
 func (m *model) remove(f *flow) {
 	delete(m.flows, f.client)
 	f.template.leave(f, tick(m.now))
-	if k, ok := f.replyKey(); ok && m.replies[k] == f {
-		delete(m.replies, k)
+	if k, ok := f.replyKey(); ok {
+		m.replies[k] = slices.DeleteFunc(m.replies[k], func(o *flow) bool { return o == f })
+		if len(m.replies[k]) == 0 {
+			delete(m.replies, k)
+		}
 	}
 }
+
+// mostRivals is how many flows one tuple of replies leads to at most.
+const mostRivals = 4
 
 func (m *model) add(f *flow) {
 	m.flows[f.client] = f
 	if k, ok := f.replyKey(); ok {
-		m.replies[k] = f // the newest flow has them
+		all := append([]*flow{f}, m.replies[k]...) // the newest flow has them
+		m.replies[k] = all[:min(len(all), mostRivals)]
 	}
 }
 

@@ -86,7 +86,7 @@ func newWorld(tb testing.TB, r *rand.Rand) *world {
 		mtu:       map[netip.Addr]int{},
 		servers:   map[serverID]*server{},
 		flows:     map[key]*flow{},
-		replies:   map[key]*flow{},
+		replies:   map[key][]*flow{},
 		errors:    make([]bucket, queues),
 		resets:    make([]bucket, queues),
 		ending:    map[load]bool{},
