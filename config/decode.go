@@ -52,12 +52,23 @@ func unusedKeys(v *viper.Viper) []string {
 	return meta.Unused
 }
 
+// A keyError is a fault of one key of the section that was to be decoded.
+type keyError struct {
+	key string
+	error
+}
+
 // addDecodeErrors flattens the tree of errors that mapstructure makes.
 func (fs *faults) addDecodeErrors(err error) {
 	switch e := err.(type) {
 	case nil:
 	case *mapstructure.DecodeError:
-		fs.add(e.Name(), "%v", e.Unwrap())
+		path, fault := e.Name(), e.Unwrap()
+		var k keyError
+		if errors.As(fault, &k) {
+			path, fault = path+"."+k.key, k.error
+		}
+		fs.add(path, "%v", fault)
 	case interface{ Unwrap() []error }:
 		for _, one := range e.Unwrap() {
 			fs.addDecodeErrors(one)
@@ -252,7 +263,7 @@ func noZeroTimeout(tree map[string]any) error {
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		text, _ := tree[key].(string)
 		if d, err := time.ParseDuration(text); err == nil && d == 0 {
-			return fmt.Errorf("%s: %v is out of range, %v to %v", key, d, minTimeout, maxTimeout)
+			return keyError{key, fmt.Errorf("%v is out of range, %v to %v", d, minTimeout, maxTimeout)}
 		}
 	}
 	return nil

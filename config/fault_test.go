@@ -185,7 +185,7 @@ func TestParseRefuses(t *testing.T) {
 		{name: "a flag of another scheduler", raw: service("scheduler: wrr", "scheduler_flags: [flag-1, sh-port]"),
 			want: []string{web + `scheduler_flags[1]: "sh-port" is no flag of wrr, which has flag-1, flag-2`}},
 		{name: "a timeout of 0, which is none", raw: "timeouts: {tcp: 0s}\n" + service("timeouts: {udp: 0ms}"),
-			want: []string{"timeouts: tcp: 0s is out of range, 1s to 744h0m0s", web + "timeouts: udp: 0s is out of range, 1s to 744h0m0s"}},
+			want: []string{"timeouts.tcp: 0s is out of range, 1s to 744h0m0s", web + "timeouts.udp: 0s is out of range, 1s to 744h0m0s"}},
 		{name: "faults of a section maglev", raw: service("scheduler: maglev", "maglev: {slots: 10, max_load: 50}"),
 			want: []string{web + "maglev.max_load: 50 is bad", web + "maglev.slots: 10 is bad"}},
 		{name: "settings of maglev for another scheduler", raw: service("scheduler: rr", "maglev: {key: secret}"),
@@ -305,7 +305,7 @@ func TestOverrides(t *testing.T) {
 		LookupEnv: env(map[string]string{
 			"UVS_NODE": "env", "UVS_LIMITS_FLOWS": "7", "UVS_TIMEOUTS_TCP_FIN": "9s", "UVS_DEVICE_QUEUES": "auto",
 			"UVS_ADDRESSES_TUNNEL_SOURCE": "192.0.2.1, 2001:db8::1", "UVS_ADMIN_LISTEN": "",
-			"UVS_POLICY_SLOPPY": "true", "UVS_POLICY_REUSE": "0",
+			"UVS_POLICY_SLOPPY": "true", "UVS_POLICY_REUSE": "0", "UVS_POLICY_CLAMP_MSS": "auto",
 		}),
 		Set: []string{"node=flag", "limits.flows=8"},
 	})
@@ -313,7 +313,7 @@ func TestOverrides(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Node != "flag" || cfg.Limits.Flows != 8 || cfg.Timeouts.TCPFIN.String() != "9s" || cfg.Device.Queues != 0 ||
-		!*cfg.Policy.Sloppy || *cfg.Policy.Reuse != 0 || len(cfg.Addresses.TunnelSource) != 2 || cfg.Admin.Listen.IsValid() {
+		!*cfg.Policy.Sloppy || *cfg.Policy.Reuse != 0 || *cfg.Policy.ClampMSS != AutoMSS || len(cfg.Addresses.TunnelSource) != 2 || cfg.Admin.Listen.IsValid() {
 		t.Errorf("got %+v", cfg)
 	}
 

@@ -77,7 +77,7 @@ func (fs *faults) override(v *viper.Viper, key string, t reflect.Type, value, so
 			}
 		}
 		tree = list
-	case t == queuesType && value == "auto", t == durationType:
+	case (t == queuesType || t == mssType) && value == "auto", t == durationType:
 	case t.Kind() == reflect.Bool:
 		if value != "true" && value != "false" {
 			fs.add(source, "%q is neither true nor false", value)
