@@ -219,15 +219,16 @@ func (t *Table) peek(key *packet.Tuple, hash uint64, now uint32) (g glimpse, fou
 	for _, n := range replies.list() {
 		s := &t.shards[t.ownerOf(n)]
 		s.mu.Lock()
-		if found = t.repliesBy(n, key); found {
+		if t.repliesBy(n, key) {
 			copyLocked(n, Reply)
+			found = true
 		}
 		s.mu.Unlock()
-		if found {
-			return g, true
+		if found && g.info.Left > 0 {
+			break // else an older flow may have the tuple
 		}
 	}
-	return g, false
+	return g, found
 }
 
 // propose gives f the Local that insert would find for it once the flow in the
