@@ -96,6 +96,9 @@ func (q *Queue) notBalanced(p *packet.Packet, now time.Duration) (packet.Verdict
 	s := q.b.state.Load()
 	switch {
 	case s.isVIP(t):
+		if v, why, ok := q.unknownReply(p, now); ok {
+			return v, why
+		}
 		if p.IsICMPError() || t.Proto == packet.ICMPv4 || t.Proto == packet.ICMPv6 {
 			return q.up(p, now, packet.OK)
 		}
@@ -125,6 +128,9 @@ func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration)
 	svc := q.b.state.Load().find(&p.Tuple)
 	if svc == nil || ev == eventPeek && !svc.policy.ScheduleICMP {
 		v, why = q.notBalanced(p, now)
+		return v, why, false
+	}
+	if v, why, ok := q.unknownReply(p, now); ok {
 		return v, why, false
 	}
 	if ev != eventPeek && !ev.opens(svc.policy.Sloppy) {

@@ -93,8 +93,9 @@ func (b *Balancer) setOrigins() {
 }
 
 // unknownReply answers p, which no flow has, by a port unreachable if it comes
-// from the port of a service on a real server (IPVS: nat_icmp_send). It is
-// false for what it does not answer, a reset among them.
+// from the port of a service on a real server, even where it goes to a VIP as a
+// request would (IPVS: nat_icmp_send, ip_vs_out runs before ip_vs_in). It is false
+// for what it does not answer, a reset among them.
 func (q *Queue) unknownReply(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason, bool) {
 	all := *q.b.origins.Load()
 	if len(all) == 0 || p.IsICMPError() {
@@ -105,7 +106,7 @@ func (q *Queue) unknownReply(p *packet.Packet, now time.Duration) (packet.Verdic
 	if !ok || p.TCPFlags()&packet.RST != 0 || p.SCTPChunk() == chunkAbort {
 		return packet.Return, packet.OK, false
 	}
-	if from == (packet.Addr{}) {
+	if from == (packet.Addr{}) || q.b.state.Load().isVIP(t) {
 		from = t.Dst
 	}
 	v, why := q.answerFrom(from, p, packet.PortUnreachable, 0, now, packet.NoFlow)

@@ -321,6 +321,10 @@ func TestAnswerUnknownReplies(t *testing.T) {
 	}{
 		{name: "TCP", mode: "nat", in: data4, want: packettest.Error(dip4, rip4, 3, 3, 0, data4, c0)},
 		{name: "UDP over IPv6", mode: "nat", in: data6, want: packettest.Error(dip6, rip6, 1, 4, 0, data6)},
+		{name: "a SYN to the VIP", mode: "nat", in: packettest.TCP(mapped4, web4, packettest.SYN),
+			want: packettest.Error(vip4, rip4, 3, 3, 0, packettest.TCP(mapped4, web4, packettest.SYN), c0)},
+		{name: "data to a port of the VIP that has no service", mode: "nat", in: packettest.TCP(mapped4, vip4+":81"),
+			want: packettest.Error(vip4, rip4, 3, 3, 0, packettest.TCP(mapped4, vip4+":81"), c0)},
 		{name: "not a reset", mode: "nat", in: packettest.TCP(mapped4, client4, packettest.RST)},
 		{name: "not an ABORT", mode: "nat", in: packettest.SCTP(mapped4, client4, 6)},
 		{name: "not from another port", mode: "nat", in: packettest.TCP(rip4+":8081", client4)},

@@ -188,7 +188,7 @@ func (h *host) asItCame(b []byte, p *header, part *handledPart) []byte {
 // leave takes out what the balancer made of b.
 func (h *host) leave(b []byte, p *header, part *handledPart) {
 	switch {
-	case part.why == packet.NoRealServer:
+	case part.why == packet.NoRealServer || part.why == packet.NoFlow:
 		h.unseen(part.b, p.ttl)
 	case p.ttl <= 1: // dies before it could be too big
 		h.complain(b, timeExceeded, 0)

@@ -65,6 +65,8 @@ func (m *model) judge(in *pkt, q int, got result) error {
 
 	s := m.find(k)
 	switch {
+	case m.isVIP(in.dst.Addr()) && m.answersUnknown(in):
+		return m.answer(in, q, portUnreachable, in.dst.Addr(), 0, packet.NoFlow, got.bytes).compare(got)
 	case in.isICMP() && !isError, s == nil, isError && !s.policy.ScheduleICMP:
 		return m.notBalanced(in, q, isError, got.bytes).compare(got)
 	case in.later():
