@@ -37,8 +37,15 @@ func (s *Speaker) Configure(ctx context.Context, o Options) error {
 
 // beginAnew ends all sessions and opens those of o.
 func (s *Speaker) beginAnew(ctx context.Context, old, o Options) error {
-	s.log.Warn("BGP speaker begins anew, all sessions with it", "as", o.AS, "router_id", o.RouterID, "listen_port", o.ListenPort,
-		"graceful_restart", o.GracefulRestart)
+	switch {
+	case o.AS == 0:
+		s.log.Info("BGP speaker ends, all sessions with it")
+	case old.AS == 0:
+		s.log.Info("BGP speaker begins", "as", o.AS, "router_id", o.RouterID, "listen_port", o.ListenPort)
+	default:
+		s.log.Warn("BGP speaker begins anew, all sessions with it", "as", o.AS, "router_id", o.RouterID, "listen_port", o.ListenPort,
+			"graceful_restart", o.GracefulRestart)
+	}
 	err := s.stopLocked(ctx)
 	s.take(o)
 	if start := s.startLocked(ctx); start != nil {

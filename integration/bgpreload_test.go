@@ -95,6 +95,7 @@ func TestBGPIsReloaded(t *testing.T) {
 	if out := run(t, n.lb[0], d.bin, "status", "--socket", d.socket); strings.Contains(out, "BGP peer") {
 		t.Errorf("status still has it:\n%s", out)
 	}
+	says(t, d, "BGP speaker ends")
 	reload(config(65011, peer4, peer6))
 	fib(t, n.router, v4, "via 192.0.2.11")
 	fib(t, n.router, v6, "via 2001:db8:1::11")
