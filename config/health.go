@@ -121,7 +121,6 @@ var healthDefaults = map[string]any{
 	"type":     "none",
 	"via":      string(ViaServer),
 	"interval": "2s",
-	"timeout":  "1s",
 	"rise":     2,
 	"fall":     3,
 }
@@ -136,6 +135,7 @@ func (h *Health) inherit() {
 		return
 	}
 	h.FastInterval = cmp.Or(h.FastInterval, h.Interval/4)
+	h.Timeout = cmp.Or(h.Timeout, min(h.Interval, time.Second))
 	if h.Type == "dns" {
 		h.Record = cmp.Or(h.Record, "A")
 	}

@@ -27,6 +27,9 @@ func TestHealthDefaults(t *testing.T) {
 		{"no section", service(), Health{Type: "none"}},
 		{"type none has no timing", checked("{type: none, interval: 5s}"), Health{Type: "none"}},
 		{"tcp", checked("{type: tcp}"), with(func(h *Health) { h.Type = "tcp" })},
+		{"tcp, more often than the timeout that checks have else", checked("{type: tcp, interval: 400ms}"), with(func(h *Health) {
+			h.Type, h.Interval, h.FastInterval, h.Timeout = "tcp", 400*time.Millisecond, 100*time.Millisecond, 400*time.Millisecond
+		})},
 		{"an agent and no check", checked("{agent: {port: 9999}}"), Health{Type: "none", Agent: Agent{Port: 9999, Interval: 2 * time.Second, Timeout: time.Second}}},
 		{"what clients' connections say, and no check", checked("{passive: {failures: 5}}", "mode: nat", "real_servers: [{address: 192.0.2.1}]"),
 			Health{Type: "none", Passive: Passive{Failures: 5, Ejection: 10 * time.Second, Limit: 50}}},
@@ -113,8 +116,8 @@ func TestHealthFaults(t *testing.T) {
 			".path: a check of type tcp has no path", ".tls: a check of type tcp has no tls"}},
 		{"keys for no check", checked("{type: none, port: 80}"), []string{".port: a check of type none has no port"}},
 		{"an unknown key", checked("{type: tcp, speed: 1}"), []string{".speed: unknown key"}},
-		{"numbers out of range", checked("{type: tcp, interval: 1ms, rise: 0, fall: -1, port: 70000}"), []string{
-			".interval: 1ms is out of range, 10ms to 1h0m0s", ".fast_interval: 250µs is out of range, 1ms to 1ms", ".timeout: 1s is out of range, 1ms to 1ms",
+		{"numbers out of range", checked("{type: tcp, interval: 1ms, timeout: 2s, rise: 0, fall: -1, port: 70000}"), []string{
+			".interval: 1ms is out of range, 10ms to 1h0m0s", ".fast_interval: 250µs is out of range, 1ms to 1ms", ".timeout: 2s is out of range, 1ms to 1ms",
 			".rise: 0 is out of range, 1 to 1000", ".fall: -1 is out of range, 1 to 1000", ".port: 70000 is out of range, 0 to 65535"}},
 		{"a time limit beyond the interval", checked("{type: tcp, timeout: 3s}"), []string{".timeout: 3s is out of range, 1ms to 2s"}},
 		{"status codes that are none, and a path", checked("{type: http, expect: fine, path: x}"), []string{
