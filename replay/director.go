@@ -36,7 +36,7 @@ type Director struct {
 
 	table  compat.Table
 	sysctl map[string]string
-	marked []lb.Listen // what a firewall mark stands for
+	marked marks // what a firewall mark stands for
 
 	witness Witness
 }

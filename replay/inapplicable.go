@@ -15,8 +15,12 @@ func Inapplicable(v *Vector) string {
 		switch {
 		case c.Op == compat.StartDaemon || c.Op == compat.StopDaemon:
 			return "the multicast synchronisation daemon is not part of uvs"
-		case c.Service != nil && c.Service.Mark != 0 && v.has("inject"):
-			return "firewall marks, which uvs has listens for instead"
+		case c.Service != nil && c.Service.Mark != 0 && v.has("inject") && len(v.markings()) == 0:
+			return "firewall marks that are set otherwise than by nftables"
+		case c.Service != nil && c.Service.Mark != 0 && slices.ContainsFunc(v.Setup, routesByMark):
+			return "routes by firewall marks, which uvs has listens for instead"
+		case c.Service != nil && c.Service.Mark != 0 && c.Server.Addr.Port() != 0 && c.Server.Forward != compat.Masq:
+			return "a real server of a firewall mark in dr or tun with a port of its own"
 		case (c.Op == compat.AddServer || c.Op == compat.EditServer) && isDirector(c.Server.Addr.Addr()):
 			return "a real server on the director itself"
 		}

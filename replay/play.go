@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/uvs-project/uvs/config/compat"
@@ -60,11 +59,7 @@ func (d *Director) prepare(f *File, v *Vector) (complaint string, err error) {
 			return "", fmt.Errorf("sysctl %q is not known here", s)
 		}
 	}
-	if v.usesMarks() {
-		if err := d.markFlows(f, v); err != nil {
-			return "", err
-		}
-	}
+	d.marked = v.marks(f)
 	for _, line := range v.Setup {
 		if err := d.Setup(line); err != nil && !isMarking(line) {
 			return "", err
@@ -88,11 +83,6 @@ func (d *Director) prepare(f *File, v *Vector) (complaint string, err error) {
 
 // longestStory is a year, in milliseconds: far more than anything lasts.
 const longestStory = 366 * 24 * 3600 * 1000
-
-// isMarking says whether a line of the set-up sets a firewall mark.
-func isMarking(line string) bool {
-	return strings.HasPrefix(line, "nft ") || strings.Contains(line, "fwmark")
-}
 
 // step does one step and notes what came of it.
 func (d *Director) step(f *File, in, out *Step) error {
@@ -165,23 +155,4 @@ func compareConns(a, b Conn) int {
 		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Client, b.Client), cmp.Compare(a.Virtual, b.Virtual),
 		cmp.Compare(a.Dest, b.Dest), cmp.Compare(a.State, b.State), cmp.Compare(a.Expires, b.Expires),
 	)
-}
-
-// usesMarks says whether a service of v is one of a firewall mark.
-func (v *Vector) usesMarks() bool { return v.uses("-f") }
-
-// markFlows lets a firewall mark stand for all that the vector's flows are sent
-// to: a service with as many listens.
-func (d *Director) markFlows(f *File, v *Vector) error {
-	for _, s := range v.Steps {
-		proto := uint8(packet.TCP)
-		if s.Proto == "udp" {
-			proto = packet.UDP
-		}
-		for _, flow := range f.FlowSets[s.FlowSet] {
-			d.mark(flow.Dst, proto)
-			d.host.net.locals[flow.Dst.Addr()] = true
-		}
-	}
-	return nil
 }

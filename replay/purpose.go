@@ -143,7 +143,7 @@ const pageTail = `
   before uvs sees the packet. A packet that comes with TTL 1 is answered by the
   host and opens no flow; IPVS schedules and counts it first.
 - Firewall marks are not there. A service has as many listens as it needs
-  instead, which share one scheduler and one persistence.
+  instead, which share one scheduler and one persistence; so are marks played.
 - The synchronisation daemon is not there. With the schedulers mh or maglev and
   the policy sloppy, any director takes over a flow in mid-stream.
 - A real server on the director itself takes the mode fullnat. IPVS hands its

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -57,7 +56,7 @@ func (d *Director) do(c *compat.Command) error {
 func (d *Director) apply() error {
 	var c lb.Config
 	for _, s := range d.table.Services {
-		if s.Mark != 0 && len(d.marked) == 0 {
+		if s.Mark != 0 && len(d.marked[s.Key]) == 0 {
 			continue // no packet has the mark
 		}
 		sc, err := d.service(s)
@@ -76,7 +75,7 @@ func (d *Director) apply() error {
 // listens are what a service is for.
 func (d *Director) listens(k compat.Key) []lb.Listen {
 	if k.Mark != 0 {
-		return d.marked
+		return d.marked[k]
 	}
 	return []lb.Listen{{VIP: k.Addr.Addr(), FirstPort: k.Addr.Port(), Proto: k.Proto}}
 }
@@ -212,17 +211,6 @@ func (d *Director) defence() lb.Defence {
 	return lb.Defence{
 		DropEntry: mode("drop_entry"), DropPacket: mode("drop_packet"), DropRate: number(d.sysctl["net.ipv4.vs.am_droprate"]),
 	}
-}
-
-// mark notes what the packets of a vector with a firewall mark are sent to.
-func (d *Director) mark(dst netip.AddrPort, proto uint8) {
-	l := lb.Listen{VIP: dst.Addr(), FirstPort: dst.Port(), Proto: proto}
-	for _, m := range d.marked {
-		if m == l {
-			return
-		}
-	}
-	d.marked = append(d.marked, l)
 }
 
 // zero sets the counters of a service, or of all, back.

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -108,16 +109,26 @@ func counts(m *lb.Measured) compat.Counts {
 
 // connections are the flows as IPVS lists them.
 func (d *Director) connections() (all []compat.Connection) {
+	marked := map[string]uint32{}
+	for _, s := range d.table.Services {
+		marked[s.Key.String()] = s.Key.Mark
+	}
 	for f := range d.balancer.Flows(d.now) {
 		t := &f.Tuple
-		all = append(all, compat.Connection{
+		c := compat.Connection{
 			Proto:   protoName(t.Proto),
 			Expires: f.Left,
 			State:   stateName(f.State, t.Proto),
 			Client:  netip.AddrPortFrom(t.Src.Netip(t.Family), t.SrcPort),
 			Virtual: netip.AddrPortFrom(t.Dst.Netip(t.Family), t.DstPort),
 			Dest:    f.Destination().AddrPort(),
-		})
+		}
+		if mark := marked[f.Server.Service()]; mark != 0 && (f.State == lb.TemplateNone || f.State == lb.TemplateAssured) {
+			var vip packet.Addr // its first four bytes, in both families
+			binary.BigEndian.PutUint32(vip[:], mark)
+			c.Proto, c.Virtual = protoName(0), netip.AddrPortFrom(vip.Netip(t.Family), c.Virtual.Port())
+		}
+		all = append(all, c)
 	}
 	return all
 }
