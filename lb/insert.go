@@ -157,6 +157,7 @@ func (t *Table) claimReply(f *Flow, s *shard, gen uint16, reply *packet.Tuple, h
 		local, ok := mode.Local(*f, try)
 		if !ok && try == 1 {
 			t.preferReply(h)
+			t.takeBack(*reply) // that of the other flow
 			if rivals.full() {
 				h.entry = rival // a lookup would not look as far
 				t.removeReply(h)

@@ -72,6 +72,44 @@ func (t *Table) offer(f *Flow) {
 	if f.Stays() != "" {
 		return
 	}
+	reply, ok := f.Server.Mode.ReplyTuple(*f)
+	answered := ok && t.answers(&reply, &f.Tuple)
+	t.offerLocking(f, answered)
+	if answered && !t.answers(&reply, &f.Tuple) {
+		t.takeBack(reply) // a newer flow has taken them over meanwhile
+	}
+}
+
+// takeBack has the packets of a tuple come up again. The tuple is a copy, so that
+// the caller's need not be on the heap.
+func (t *Table) takeBack(of packet.Tuple) {
+	if t.offload != nil {
+		t.offload.Withdraw(&of)
+	}
+}
+
+// answers says whether the replies of a tuple are found to be those of the flow
+// of request: a newer one may have the same.
+func (t *Table) answers(reply, request *packet.Tuple) bool {
+	hash := reply.Hash(t.seed)
+	s := &t.shards[t.shardOf(hash)]
+	s.mu.Lock()
+	all := s.repliesTo(hash, 0)
+	s.mu.Unlock()
+	for _, n := range all.list() {
+		s := &t.shards[t.ownerOf(n)]
+		s.mu.Lock()
+		found, of := t.repliesBy(n, reply), t.entries.all[n].tuple
+		s.mu.Unlock()
+		if found {
+			return of == *request
+		}
+	}
+	return false
+}
+
+// offerLocking offers the requests of f and, if they are its own, the replies.
+func (t *Table) offerLocking(f *Flow, replies bool) {
 	hash := f.Tuple.Hash(t.seed)
 	s := &t.shards[t.shardOf(hash)]
 	s.mu.Lock()
@@ -95,10 +133,10 @@ func (t *Table) offer(f *Flow) {
 	o := Offer{Tuple: now.Tuple, MTU: now.Server.PathMTU(), Account: now.Server.accountOf(Request)}
 	now.Server.Mode.Rewrite(&now, Request, &o.Rewrite)
 	t.offload.Offer(&o)
-	reply, ok := now.Server.Mode.ReplyTuple(now)
-	if !ok {
+	if !replies {
 		return
 	}
+	reply, _ := now.Server.Mode.ReplyTuple(now)
 	o = Offer{Tuple: reply, Account: now.Server.accountOf(Reply)}
 	now.Server.Mode.Rewrite(&now, Reply, &o.Rewrite)
 	t.offload.Offer(&o)

@@ -106,6 +106,42 @@ func TestAnEstablishedFlowIsOffered(t *testing.T) {
 	}
 }
 
+// TestTheNewerOfTwoFlowsHasTheReplies: two ports of a VIP lead to one port of the
+// real server, and what it sends back does not tell which was meant.
+func TestTheNewerOfTwoFlowsHasTheReplies(t *testing.T) {
+	const otherVIP = "203.0.113.10:81"
+	b, l, _ := startLane(t, func(s *lb.ServiceConfig) {
+		s.Listens = append(s.Listens, lb.Listen{VIP: netip.MustParseAddr("203.0.113.10"), FirstPort: 81, Proto: packet.TCP})
+	})
+	fromServer := tuple(t, packettest.TCP(laneRIP, laneClient))
+	carried := func(when, vip string) {
+		t.Helper()
+		switch o, ok := l.flows[fromServer]; {
+		case vip == "" && ok:
+			t.Errorf("%s replies are carried from %v, want none", when, o.Rewrite.Src)
+		case vip != "" && (!ok || o.Rewrite.Src != endpoint(vip)):
+			t.Errorf("%s replies are carried: %v, from %v; want %s", when, ok, o.Rewrite.Src, vip)
+		}
+	}
+	talk(t, b, time.Second)
+	carried("with one flow", laneVIP)
+	handle(t, b, packettest.TCP(laneClient, otherVIP, packettest.SYN), 2*time.Second)
+	carried("once there is a newer flow", "")
+	talk(t, b, 2*time.Second)
+	carried("while only the older one is offered", "")
+	handle(t, b, packettest.TCP(laneRIP, laneClient, packettest.SYNACK), 3*time.Second)
+	for range 64 {
+		handle(t, b, packettest.TCP(laneClient, otherVIP), 3*time.Second)
+	}
+	talk(t, b, 3*time.Second)
+	carried("once both were offered", otherVIP)
+
+	handle(t, b, packettest.TCP(laneClient, otherVIP, packettest.RST), 4*time.Second)
+	handle(t, b, packettest.TCP(laneRIP, laneClient), 20*time.Second)
+	talk(t, b, 20*time.Second)
+	carried("once the newer one has ended", laneVIP)
+}
+
 func TestAFlowIsTakenBack(t *testing.T) {
 	for _, row := range []struct {
 		name string
