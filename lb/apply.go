@@ -246,10 +246,15 @@ func (b *Balancer) buildRealServer(c *RealServerConfig, s *service, a *account, 
 	for _, i := range known[rs.Endpoint] {
 		was := a.servers[i]
 		rs.load = was.load
-		if was.mapsAs(rs.mapped) && reflect.DeepEqual(was.Mode, rs.Mode) {
+		// Where the mode remembers nothing in the flow, those that there are go on
+		// with its new options, as in IPVS: a tunnel is the destination's.
+		same := reflect.DeepEqual(was.Mode, rs.Mode)
+		if was.mapsAs(rs.mapped) && (same || was.oneSided && was.Mode.String() == rs.Mode.String()) {
 			rs.record = was.record
 			rs.setThresholds(rs.MaxFlows, rs.MinFlows)
-			rs.Mode = was.Mode
+			if same {
+				rs.Mode = was.Mode
+			}
 			a.servers[i] = rs
 			(*byID)[rs.id] = rs
 			return rs

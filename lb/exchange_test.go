@@ -3,9 +3,11 @@ package lb_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/uvs-project/uvs/lb"
 	"github.com/uvs-project/uvs/modes"
 	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/packet/packettest"
@@ -173,5 +175,32 @@ func diff(t *testing.T, what string, want, got []byte) {
 	t.Helper()
 	if d := cmp.Diff(packettest.Dump(want), packettest.Dump(got)); d != "" {
 		t.Errorf("%s (-want +got):\n%s", what, d)
+	}
+}
+
+// TestAnotherTunnelTakesItsFlowsAlong: a real server unpacks one kind of tunnel.
+func TestAnotherTunnelTakesItsFlowsAlong(t *testing.T) {
+	before := director{mode: "tun", realServers: []string{rip4 + ":80"}}
+	after := before
+	after.tunnel = modes.Tunnel{Kind: packet.GRE}
+	l := &fakeLane{flows: map[packet.Tuple]lb.Offer{}, counts: map[uint32]uint64{}, ago: map[packet.Tuple]time.Duration{}}
+	b := startWith(t, before.config(t), lb.Options{Offload: l})
+	handle(t, b, packettest.TCP(client4, web4, packettest.SYN), 0)
+	ack := packettest.TCP(client4, web4)
+	if got := handle(t, b, ack, 0); got.verdict != packet.Send || got.bytes[9] != 4 {
+		t.Fatalf("%v, %v, protocol %d; want it in an IP tunnel", got.verdict, got.reason, got.bytes[9])
+	}
+	invalidated := l.invalidated
+	if err := b.Apply(after.config(t)); err != nil {
+		t.Fatal(err)
+	}
+	if l.invalidated == invalidated {
+		t.Error("what the lane carries goes on in the old tunnel")
+	}
+	if got := handle(t, b, ack, 0); got.verdict != packet.Send || got.bytes[9] != 47 {
+		t.Errorf("%v, %v, protocol %d; want it in GRE", got.verdict, got.reason, got.bytes[9])
+	}
+	if n := len(b.Stats().Services[0].RealServers); n != 1 {
+		t.Errorf("%d real servers are counted, want 1", n)
 	}
 }

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"reflect"
 	"slices"
 	"time"
 
@@ -169,10 +170,11 @@ func (t *Table) entryLocked(s *shard, key *packet.Tuple, hash uint64) uint32 {
 }
 
 // carriesAs says whether every flow of s that the Offload carries may stay
-// there under next: weights, timeouts and listens are nothing to it.
+// there under next: weights, timeouts and listens are nothing to it, another
+// tunnel of the same mode is.
 func (s *service) carriesAs(next *service) bool {
 	return s.policy == next.policy && slices.EqualFunc(s.set, next.set, func(a, b *RealServer) bool {
-		return a.record == b.record && a.flowsDo() == b.flowsDo()
+		return a.record == b.record && a.flowsDo() == b.flowsDo() && (!a.oneSided || reflect.DeepEqual(a.Mode, b.Mode))
 	})
 }
 

@@ -59,14 +59,13 @@ type serverID struct {
 	service string
 	addr    netip.AddrPort
 	mode    string
-	tunnel  modes.Tunnel
 	named   string // the listens whose ports become the real server's; empty: every port does
 }
 
 // id is what c is in the service.
 func (s *service) id(c *serverConfig) serverID {
 	_, named := s.named()
-	return serverID{s.name, c.addr, c.mode, c.tunnel, named}
+	return serverID{s.name, c.addr, c.mode, named}
 }
 
 // named are the listens whose ports become those of the real servers. A
@@ -91,6 +90,7 @@ type server struct {
 	serverID
 	service *service    // as it is, or as it was when it was removed
 	names   []lb.Listen // see serverID.named
+	tunnel  modes.Tunnel
 	weight  int
 	removed bool // and not there in another mode either
 }
@@ -196,6 +196,7 @@ func (m *model) apply(services []*service) {
 				m.servers[id] = &server{serverID: id}
 				m.servers[id].names, _ = s.named()
 			}
+			m.servers[id].tunnel = c.tunnel
 		}
 	}
 	for _, rs := range m.servers {
