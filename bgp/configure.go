@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 )
@@ -119,7 +118,6 @@ func (s *Speaker) changePeers(ctx context.Context, o Options) error {
 
 // close ends the sessions of gates, with a farewell to the peers.
 func (s *Speaker) close(ctx context.Context, gates []*gate) {
-	up := false
 	forget := func(g *gate) {
 		// An error says that GoBGP does not know the peer, as none does that
 		// was never reached.
@@ -127,14 +125,11 @@ func (s *Speaker) close(ctx context.Context, gates []*gate) {
 	}
 	for _, g := range gates {
 		if _, established := s.peers.session(g.i); established {
-			up = true
 			s.peers.broke(g.i, "the configuration has changed")
 		}
 		forget(g)
 	}
-	if up {
-		time.Sleep(farewellTime)
-	}
+	farewells(gates)
 	for _, g := range gates {
 		g.crew.stop()
 		forget(g) // it may have been reached meanwhile

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
@@ -36,6 +37,8 @@ type gate struct {
 	inbound chan *net.TCPConn // a connection that the peer opened
 	places  chan netip.Addr   // where the peer was found, last
 	local   netip.Addr        // our end when GoBGP was told of the peer; not valid before
+
+	carried atomic.Pointer[chan struct{}] // closed when the session that is carried ends; nil: none is
 }
 
 const (
@@ -169,6 +172,10 @@ func (g *gate) session(ctx context.Context, peer *net.TCPConn) error {
 	defer inner.Close()
 	stop := context.AfterFunc(ctx, func() { peer.Close(); inner.Close() })
 	defer stop()
+	end := make(chan struct{})
+	g.carried.Store(&end)
+	defer close(end)
+	defer g.carried.Store(nil)
 
 	out := make(chan error, 1)
 	go func() {
@@ -188,6 +195,23 @@ func (g *gate) session(ctx context.Context, peer *net.TCPConn) error {
 		return fmt.Errorf("the connection broke: %w", outErr)
 	}
 	return nil
+}
+
+// farewells waits until the sessions of gates that GoBGP ends have ended, so that
+// what it says last has gone out.
+func farewells(gates []*gate) {
+	limit := time.After(farewellTime)
+	for _, g := range gates {
+		end := g.carried.Load()
+		if end == nil {
+			continue
+		}
+		select {
+		case <-*end:
+		case <-limit:
+			return
+		}
+	}
 }
 
 // ending is in words why carryIn ended; empty where the other side did.

@@ -58,8 +58,8 @@ type announced struct {
 // is for packets that were on their way.
 const flushTime = 200 * time.Millisecond
 
-// farewellTime is for the end of the sessions to pass through the gates.
-const farewellTime = 50 * time.Millisecond
+// farewellTime is how long the end of sessions may take to pass through the gates.
+const farewellTime = time.Second
 
 // New makes a speaker. It touches nothing until Run.
 func New(o Options) (*Speaker, error) {
@@ -197,15 +197,13 @@ func (s *Speaker) stopLocked(ctx context.Context) error {
 		s.wanted, s.running, s.announced = wanted, false, map[routeKey]announced{}
 	}
 	s.mu.Unlock()
-	up := s.peers.anyUp()
-	if up {
+	gates := *s.gates.Load()
+	if slices.ContainsFunc(gates, func(g *gate) bool { return g.carried.Load() != nil }) {
 		time.Sleep(flushTime)
 	}
 	err = errors.Join(err, s.server.StopBgp(end, &api.StopBgpRequest{}))
-	if up {
-		time.Sleep(farewellTime)
-	}
-	for _, g := range *s.gates.Load() {
+	farewells(gates)
+	for _, g := range gates {
 		if g.crew != nil {
 			g.crew.stop()
 		}

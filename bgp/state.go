@@ -154,17 +154,6 @@ func (t *peerTable) refused(i, n int) {
 	t.of(i).Refused += uint64(n)
 }
 
-func (t *peerTable) anyUp() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, p := range t.peers {
-		if p.State == Established {
-			return true
-		}
-	}
-	return false
-}
-
 var states = map[api.PeerState_SessionState]State{
 	api.PeerState_IDLE: Idle, api.PeerState_CONNECT: Active, api.PeerState_ACTIVE: Active,
 	api.PeerState_OPENSENT: OpenSent, api.PeerState_OPENCONFIRM: OpenConfirm, api.PeerState_ESTABLISHED: Established,
