@@ -150,7 +150,7 @@ func Default() Config {
 	}
 	return Config{
 		Node:     node,
-		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto, OffloadEvery: 32, Table: 9740},
+		Device:   Device{Name: "uvs0", Egress: EgressAuto, Offload: OffloadAuto, OffloadEvery: 8, Table: 9740},
 		LAN:      LAN{Announce: AnnounceAuto},
 		Limits:   Limits{Flows: 4_000_000, Answers: 1000},
 		Timeouts: defaultTimeouts(),

@@ -40,7 +40,7 @@ type Options struct {
 	OnFailing func(Failing)
 
 	Offload    Offload // carries established flows; nil: nothing does
-	OfferEvery int     // one in so many packets of an established flow offers it; 0: 32
+	OfferEvery int     // one in so many packets of an established flow offers it; 0: 8
 
 	// Emit sends a packet that answers none, a reset of Policy.ResetExpired or
 	// Policy.Removed. It is called from Run's goroutine, must not block, and

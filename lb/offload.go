@@ -42,7 +42,7 @@ type Offer struct {
 // its flow. So a long flow is soon offered and a short one seldom is, without a
 // count that each flow would have to keep: sample and hold (Estan and Varghese,
 // SIGCOMM 2002).
-const defaultOfferEvery = 32
+const defaultOfferEvery = 8
 
 // offerable says whether a flow of this state may be carried unseen: whatever
 // ends it comes up.

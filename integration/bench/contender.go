@@ -47,7 +47,7 @@ var variants = map[string]string{
 	"road":     "TUN road",                     // without the fast lane
 	"routed":   "replies through the director", // of dr and tun
 	"offer1":   "offload_every 1",
-	"offer8":   "offload_every 8",
+	"offer32":  "offload_every 32",
 	"offer128": "offload_every 128",
 	"before":   "before", // the program that -before names
 }

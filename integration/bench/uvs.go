@@ -34,7 +34,7 @@ func setupUVS(_ context.Context, l *lane) error {
 		egress, offload = variant, "off"
 	case "road":
 		offload = "off"
-	case "offer1", "offer8", "offer128":
+	case "offer1", "offer32", "offer128":
 		every = strings.TrimPrefix(variant, "offer")
 	}
 	path, err := l.config("uvs.yaml", uvsConf, egress, l.dir, mode, offload, every)
