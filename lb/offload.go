@@ -121,7 +121,7 @@ func (t *Table) offerLocking(f *Flow, replies bool) {
 	}
 	e := &t.entries.all[n]
 	now := t.flow(e)
-	if !now.State.offerable() {
+	if now.Stays() != "" { // by now
 		return
 	}
 	if e.flags&flagOffered == 0 {
@@ -131,16 +131,21 @@ func (t *Table) offerLocking(f *Flow, replies bool) {
 	if r := now.Server.record; !r.offered.Load() {
 		r.offered.Store(true)
 	}
-	o := Offer{Tuple: now.Tuple, MTU: now.Server.PathMTU(), Account: now.Server.accountOf(Request)}
+	mtu := now.Server.PathMTU()
+	o := Offer{Tuple: now.Tuple, MTU: mtu, Account: now.Server.accountOf(Request)}
 	now.Server.Mode.Rewrite(&now, Request, &o.Rewrite)
 	t.offload.Offer(&o)
-	if !replies {
-		return
+	if replies {
+		reply, _ := now.Server.Mode.ReplyTuple(now)
+		o = Offer{Tuple: reply, Account: now.Server.accountOf(Reply)}
+		now.Server.Mode.Rewrite(&now, Reply, &o.Rewrite)
+		t.offload.Offer(&o)
 	}
-	reply, _ := now.Server.Mode.ReplyTuple(now)
-	o = Offer{Tuple: reply, Account: now.Server.accountOf(Reply)}
-	now.Server.Mode.Rewrite(&now, Reply, &o.Rewrite)
-	t.offload.Offer(&o)
+	// A change that came meanwhile may have taken everything back before this was
+	// there.
+	if t.servers.get(e.server) != now.Server || now.Server.PathMTU() != mtu {
+		t.withdrawLocked(e)
+	}
 }
 
 // withdrawLocked takes the flow of entry e back if it was offered.

@@ -18,9 +18,17 @@ type fakeLane struct {
 	counted     int // calls of Count
 	counts      map[uint32]uint64
 	ago         map[packet.Tuple]time.Duration // how long ago a packet was carried
+	meanwhile   func()                         // what happens once, while an offer is on its way; nil: nothing
 }
 
-func (l *fakeLane) Offer(o *lb.Offer) bool { l.flows[o.Tuple] = *o; return true }
+func (l *fakeLane) Offer(o *lb.Offer) bool {
+	if do := l.meanwhile; do != nil {
+		l.meanwhile = nil
+		do()
+	}
+	l.flows[o.Tuple] = *o
+	return true
+}
 
 func (l *fakeLane) Withdraw(t *packet.Tuple) { delete(l.flows, *t) }
 
@@ -182,6 +190,42 @@ func TestAFlowIsTakenBack(t *testing.T) {
 			row.do(t, b, c)
 			if len(l.flows) != 0 {
 				t.Errorf("still in the lane: %+v", l.flows)
+			}
+		})
+	}
+}
+
+// TestAnOfferThatAChangeOvertakes: what is invalidated while an offer is on its way
+// would come back with it, as it was before the change.
+func TestAnOfferThatAChangeOvertakes(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(t *testing.T, b *lb.Balancer, c lb.Config)
+	}{
+		{"the real server is removed, and its flows are to be kept from it", func(t *testing.T, b *lb.Balancer, c lb.Config) {
+			c.Services[0].RealServers = nil
+			if err := b.Apply(c); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the service is to reset what is idle for too long", func(t *testing.T, b *lb.Balancer, c lb.Config) {
+			c.Services[0].Policy.ResetExpired = true
+			if err := b.UpdateService(c.Services[0]); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the path carries less", func(_ *testing.T, b *lb.Balancer, _ lb.Config) {
+			b.SetPathMTU(netip.MustParseAddrPort(laneRIP).Addr(), 1400)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, l, c := startLane(t, func(s *lb.ServiceConfig) { s.Policy = lb.IPVSPolicy() })
+			l.meanwhile = func() { tt.do(t, b, c) }
+			for len(l.flows) == 0 && l.meanwhile != nil {
+				handle(t, b, packettest.TCP(laneClient, laneVIP), time.Second)
+			}
+			if len(l.flows) != 0 {
+				t.Errorf("%d directions are carried as before", len(l.flows))
 			}
 		})
 	}
