@@ -68,6 +68,7 @@ func (l *lane) Offer(o *lb.Offer) bool {
 	if o.Account >= 2*laneServers || !fastlane.Carries(&o.Rewrite, o.Tuple.Family, o.Tuple.Proto) {
 		return false
 	}
+	generation := l.Generation() // routes that change from now on make the entry stale
 	hop := l.host.Routes().Lookup(o.Rewrite.Goes(&o.Tuple), stack.FlowHash(&o.Tuple))
 	if hop == nil {
 		return false
@@ -79,7 +80,7 @@ func (l *lane) Offer(o *lb.Offer) bool {
 	if o.MTU > 0 {
 		e.Hop.MTU = min(e.Hop.MTU, o.MTU)
 	}
-	if l.Put(&e) != nil {
+	if l.Put(&e, generation) != nil {
 		l.refused.Add(1)
 		return false
 	}

@@ -27,7 +27,7 @@ type busyLane struct {
 
 func (l *busyLane) Offer(o *lb.Offer) bool {
 	e := fastlane.Entry{Tuple: o.Tuple, Rewrite: o.Rewrite, Account: o.Account, Hop: fastlane.Hop{IfIndex: 1, MTU: 1500, Addr: netip.MustParseAddr("10.0.0.21")}}
-	if err := l.Put(&e); err != nil {
+	if err := l.Put(&e, l.Generation()); err != nil {
 		l.tb.Fatal(err)
 	}
 	return true

@@ -108,7 +108,7 @@ func (w *beside) try(d *replay.Director, o *lb.Offer, in []byte) (out []byte, ca
 	if err := w.lane.Beat(); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.lane.Put(&e); err != nil {
+	if err := w.lane.Put(&e, w.lane.Generation()); err != nil {
 		w.t.Fatal(err)
 	}
 	out, carried, err := w.lane.Try(in)

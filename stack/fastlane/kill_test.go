@@ -41,7 +41,7 @@ func TestKilled(t *testing.T) {
 		Rewrite: packet.Rewrite{Dst: packet.EndpointFrom(netip.AddrPortFrom(killedTo, 8080))},
 		Hop:     Hop{IfIndex: out.Attrs().Index, MTU: 1500, Addr: killedTo},
 	}
-	if err := l.Put(&e); err != nil {
+	if err := l.Put(&e, l.Generation()); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Beat(); err != nil {

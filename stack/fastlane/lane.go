@@ -103,10 +103,15 @@ func (l *Lane) Invalidate() error {
 	return l.Beat()
 }
 
-// Put lets the lane carry the packets of e. What it has for the same tuple is
-// replaced. ErrFull says that there is no room.
-func (l *Lane) Put(e *Entry) error {
-	hop, generation, err := l.hop(e.Hop)
+// Generation is what an Invalidate ends. Who makes an Entry asks for it first, and
+// for the routes then.
+func (l *Lane) Generation() uint32 { return l.generation.Load() }
+
+// Put lets the lane carry the packets of e, unless the generation for which it
+// was made has ended. What it has for the same tuple is replaced. ErrFull says
+// that there is no room.
+func (l *Lane) Put(e *Entry, generation uint32) error {
+	hop, err := l.hop(e.Hop)
 	if err != nil {
 		return err
 	}
@@ -118,26 +123,25 @@ func (l *Lane) Put(e *Entry) error {
 	return err
 }
 
-// hop finds or makes the slot of h, and says for which generation it counts.
-func (l *Lane) hop(h Hop) (slot, generation uint32, err error) {
+// hop finds or makes the slot of h.
+func (l *Lane) hop(h Hop) (slot uint32, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	generation = l.generation.Load()
 	if slot, ok := l.hops[h]; ok {
-		return slot, generation, nil
+		return slot, nil
 	}
 	slots := l.objects.Hops.MaxEntries()
 	if len(l.hops) == int(slots) {
-		return 0, 0, ErrFull
+		return 0, ErrFull
 	}
 	// The slots of the generation before are used last.
 	slot = l.next % slots
 	if err := l.objects.Hops.Put(slot, h.value()); err != nil {
-		return 0, 0, fmt.Errorf("a way out for the fast lane: %w", err)
+		return 0, fmt.Errorf("a way out for the fast lane: %w", err)
 	}
 	l.next++
 	l.hops[h] = slot
-	return slot, generation, nil
+	return slot, nil
 }
 
 // Delete takes the packets of t back: the next one comes up. It is nothing

@@ -110,7 +110,7 @@ func free(pkt []byte) []byte {
 func same(t testing.TB, l *Lane, pkt []byte, rw packet.Rewrite) {
 	t.Helper()
 	p := packettest.Parsed(t, pkt)
-	if err := l.Put(&Entry{Tuple: p.Tuple, Rewrite: rw, Hop: testHop}); err != nil {
+	if err := l.Put(&Entry{Tuple: p.Tuple, Rewrite: rw, Hop: testHop}, l.Generation()); err != nil {
 		t.Fatal(err)
 	}
 	defer l.Delete(&p.Tuple)
@@ -195,12 +195,12 @@ func TestWhatUvsMustSeeGoesUp(t *testing.T) {
 	l := open(t)
 	rw := packet.Rewrite{Dst: endpoint(r4)}
 	for _, proto := range [][]byte{packettest.TCP(c4, v4), packettest.UDP(c4, v4)} {
-		if err := l.Put(&Entry{Tuple: packettest.Parsed(t, proto).Tuple, Rewrite: rw, Hop: testHop}); err != nil {
+		if err := l.Put(&Entry{Tuple: packettest.Parsed(t, proto).Tuple, Rewrite: rw, Hop: testHop}, l.Generation()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	crossing := packet.Rewrite{Src: endpoint("[2001:db8::1]:1"), Dst: endpoint("[2001:db8::2]:2")}
-	if err := l.Put(&Entry{Tuple: packettest.Parsed(t, packettest.UDP(c4, "203.0.113.11:80")).Tuple, Rewrite: crossing, Hop: testHop}); err != nil {
+	if err := l.Put(&Entry{Tuple: packettest.Parsed(t, packettest.UDP(c4, "203.0.113.11:80")).Tuple, Rewrite: crossing, Hop: testHop}, l.Generation()); err != nil {
 		t.Fatal(err)
 	}
 	big := make([]byte, 1500-40+1)
@@ -243,9 +243,9 @@ func TestStaleEntriesAreHarmless(t *testing.T) {
 	l := open(t)
 	pkt := packettest.TCP(c4, v4)
 	tuple := packettest.Parsed(t, pkt).Tuple
-	put := func() {
+	put := func(generation uint32) {
 		t.Helper()
-		if err := l.Put(&Entry{Tuple: tuple, Rewrite: packet.Rewrite{Dst: endpoint(r4)}, Hop: testHop}); err != nil {
+		if err := l.Put(&Entry{Tuple: tuple, Rewrite: packet.Rewrite{Dst: endpoint(r4)}, Hop: testHop}, generation); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -255,13 +255,16 @@ func TestStaleEntriesAreHarmless(t *testing.T) {
 			t.Errorf("%s: carried: %v, want %v", what, carried, want)
 		}
 	}
-	put()
+	before := l.Generation()
+	put(before)
 	expect("a fresh entry", true)
 	if err := l.Invalidate(); err != nil {
 		t.Fatal(err)
 	}
 	expect("an entry from before the routes changed", false)
-	put()
+	put(before)
+	expect("an entry that was made before the routes changed, and put after", false)
+	put(l.Generation())
 	expect("the entry put anew", true)
 
 	dead := laneControl{Generation: l.generation.Load(), Beat: uint64(clock() - 3*time.Second)}
@@ -286,7 +289,7 @@ func TestCarriedPacketsAreCounted(t *testing.T) {
 	l := open(t)
 	pkt := packettest.TCP(c4, v4, packettest.Pad(100))
 	tuple := packettest.Parsed(t, pkt).Tuple
-	if err := l.Put(&Entry{Tuple: tuple, Rewrite: packet.Rewrite{Dst: endpoint(r4)}, Hop: testHop, Account: 5}); err != nil {
+	if err := l.Put(&Entry{Tuple: tuple, Rewrite: packet.Rewrite{Dst: endpoint(r4)}, Hop: testHop, Account: 5}, l.Generation()); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := l.Seen(&tuple); ok {
