@@ -114,6 +114,9 @@ func FuzzHandle(f *testing.F) {
 				p := &batch[0]
 				p.Parse()
 				right := packettest.CheckPacket(p) == nil
+				if e, ok := p.ReadTunnelError(); ok && packettest.CheckTunnelError(p.Bytes(), &e) != nil {
+					right = false
+				}
 				before := append([]byte(nil), p.Bytes()...)
 				if i == 1 {
 					balancer.Queue(0).Prepare(batch)

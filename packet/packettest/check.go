@@ -157,6 +157,25 @@ func (l located) checkTransport(t []byte, partial bool) error {
 	return nil
 }
 
+// CheckTunnelError verifies what b, the ICMP error that e was read from, quotes
+// of the packet in the tunnel: the header, which nobody mends who passes it on.
+func CheckTunnelError(b []byte, e *packet.TunnelError) error {
+	quoted := b[locate(b).off+8:]
+	t := quoted[locate(quoted).off:]
+	switch {
+	case e.Encap.Kind == packet.GUE:
+		t = t[12:]
+	case e.Encap.Checksum:
+		t = t[8:]
+	case e.Encap.Kind == packet.GRE:
+		t = t[4:]
+	}
+	if h := int(t[0]&15) * 4; t[0]>>4 == 4 && add(t[:h], 0) != 0xffff {
+		return inTunnel(fmt.Errorf("IPv4: header checksum %#04x is wrong", binary.BigEndian.Uint16(t[10:])))
+	}
+	return nil
+}
+
 // CheckGUE is Check for a packet whose UDP payload is a GUE packet.
 func CheckGUE(b []byte) error {
 	l := locate(b)
