@@ -42,6 +42,9 @@ func (q *Queue) Handle(p *packet.Packet, now time.Duration) (packet.Verdict, pac
 func (q *Queue) handle(p *packet.Packet, now time.Duration) (packet.Verdict, packet.Reason) {
 	t := &p.Tuple
 	if t.Proto != packet.TCP && t.Proto != packet.UDP && t.Proto != packet.SCTP {
+		if t.Proto == packet.ESP || t.Proto == packet.AH {
+			return q.protected(p, now)
+		}
 		return q.notBalanced(p, now)
 	}
 	ev, anew := eventOf(p)

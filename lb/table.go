@@ -312,7 +312,7 @@ func (t *Table) hit(s *shard, n uint32, d Direction, ev event, anew bool, now ui
 			}
 		}
 		state := e.state.next(ev, wayOf(d, oneSided), t.isSecure(rs.service))
-		if e.flags&(flagControlled|flagAssured) == flagControlled && assures(e.state, state, d) {
+		if e.flags&(flagControlled|flagAssured) == flagControlled && ev != eventKeep && assures(e.state, state, d) {
 			e.flags |= flagAssured
 			template = t.links[n]
 		}

@@ -13,9 +13,9 @@ type embedded struct {
 }
 
 // IsICMPError says whether p is an ICMP error whose Tuple comes from the
-// embedded packet. Errors about something that has no ports, about a later
-// fragment, or with too little of the embedded packet are none: their Tuple is
-// their own, with protocol ICMP and no ports. So are the types that IPVS does
+// embedded packet. Errors about other protocols than TCP, UDP, SCTP, ESP and AH,
+// about a later fragment, or with too little of the embedded packet are none:
+// their Tuple is their own, with protocol ICMP and no ports. So are the types that IPVS does
 // not handle: IPv4 redirect (5) and parameter problem (12).
 func (p *Packet) IsICMPError() bool { return p.isErr }
 
@@ -39,17 +39,23 @@ func (p *Packet) parseEmbedded(b []byte) {
 	off := p.l4 + icmpHeaderLen
 	e := b[off:]
 	h, ok := readHeader(e)
-	if !ok || h.family != p.family || h.proto != TCP && h.proto != UDP && h.proto != SCTP || len(e) < h.l4+4 {
+	if !ok || h.family != p.family {
 		return
 	}
-	t := e[h.l4:]
+	tuple := Tuple{Src: h.dst, Dst: h.src, Proto: h.proto, Family: p.family}
+	switch h.proto {
+	case TCP, UDP, SCTP:
+		if len(e) < h.l4+4 {
+			return
+		}
+		tuple.SrcPort, tuple.DstPort = binary.BigEndian.Uint16(e[h.l4+2:]), binary.BigEndian.Uint16(e[h.l4:])
+	case ESP, AH:
+	default:
+		return
+	}
 	p.isErr = true
 	p.inner = embedded{off: off, l4: off + h.l4, proto: h.proto}
-	p.Tuple = Tuple{
-		Src: h.dst, Dst: h.src,
-		SrcPort: binary.BigEndian.Uint16(t[2:4]), DstPort: binary.BigEndian.Uint16(t[0:2]),
-		Proto: h.proto, Family: p.family,
-	}
+	p.Tuple = tuple
 }
 
 // ipHeader is what tells apart the packets that an ICMP error may be about.

@@ -20,7 +20,9 @@ func (p *Packet) setErrorEndpoints(src, dst *Endpoint) Reason {
 	} else {
 		setAddrs6(e, dst, src)
 	}
-	setPorts(b[p.inner.l4:], dst, src)
+	if p.inner.proto != ESP && p.inner.proto != AH {
+		setPorts(b[p.inner.l4:], dst, src)
+	}
 	p.sumICMP()
 	return OK
 }

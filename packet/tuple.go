@@ -7,6 +7,8 @@ const (
 	ICMPv4 = 1
 	TCP    = 6
 	UDP    = 17
+	ESP    = 50
+	AH     = 51
 	ICMPv6 = 58
 	SCTP   = 132
 )

@@ -274,6 +274,9 @@ const maxReplyPorts = 32
 // ftp is the port whose persistent service takes passive data connections too.
 const ftp = 21
 
+// isakmp is the port for which the real server of a client has its ESP and AH too.
+const isakmp = 500
+
 // steer notes what of a real server's packets the host must hand to uvs, and
 // which real servers are reached by their link address.
 func (p *plan) steer(rs *config.RealServer, s *config.Service) {
@@ -287,6 +290,9 @@ func (p *plan) steer(rs *config.RealServer, s *config.Service) {
 				continue
 			}
 			r := host.Reply{Addr: rip, Proto: protocols[l.Protocol], Port: rs.Address.Port()}
+			if l.Protocol == config.UDP && l.First == isakmp && (r.Port == 0 || r.Port == isakmp) {
+				p.host.Replies = append(p.host.Replies, host.Reply{Addr: rip, Proto: packet.ESP}, host.Reply{Addr: rip, Proto: packet.AH})
+			}
 			if l.Protocol == config.TCP && l.First == ftp && s.Persistence.Timeout > 0 {
 				r.Port = 0 // passive data connections come from any
 				p.host.Replies = append(p.host.Replies, r)

@@ -75,6 +75,16 @@ func TestPlanSaysWhatTheHostMustHandOver(t *testing.T) {
 				Replies: []host.Reply{{Addr: a("192.0.2.1"), Proto: packet.TCP}},
 			},
 			servers: []netip.Addr{a("192.0.2.1")}},
+		{name: "nat: IPsec behind the exchange of its keys, unless that has another port",
+			raw: lan + `services: [{name: a, mode: nat, listen: ["203.0.113.10:500/udp"], real_servers: [{address: 192.0.2.1}, {address: "192.0.2.2:4500"}]}]`,
+			want: host.Desired{
+				VIPs: []netip.Addr{a("203.0.113.10")},
+				Replies: []host.Reply{
+					{Addr: a("192.0.2.1"), Proto: packet.ESP}, {Addr: a("192.0.2.1"), Proto: packet.AH}, {Addr: a("192.0.2.1"), Proto: packet.UDP, Port: 500},
+					{Addr: a("192.0.2.2"), Proto: packet.UDP, Port: 4500},
+				},
+			},
+			servers: []netip.Addr{a("192.0.2.1"), a("192.0.2.2")}},
 		{name: "a VIP that no service announces is silent",
 			raw: lan + `services: [{name: a, mode: nat, listen: ["203.0.113.10:80/tcp", "203.0.113.11:80/tcp"], announce: false},
 			  {name: b, mode: nat, listen: ["203.0.113.11:81/tcp"]}]`,

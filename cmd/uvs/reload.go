@@ -12,6 +12,7 @@ import (
 
 	"github.com/uvs-project/uvs/config"
 	"github.com/uvs-project/uvs/lb"
+	"github.com/uvs-project/uvs/packet"
 	"github.com/uvs-project/uvs/stack/host"
 )
 
@@ -158,6 +159,10 @@ func withOutlived(wanted, before host.Desired, flows iter.Seq[lb.FlowInfo]) host
 			delete(idleReplies, r)
 			r.Port = 0
 			delete(idleReplies, r)
+			if t.Proto == packet.UDP && t.SrcPort == isakmp {
+				delete(idleReplies, host.Reply{Addr: r.Addr, Proto: packet.ESP})
+				delete(idleReplies, host.Reply{Addr: r.Addr, Proto: packet.AH})
+			}
 		}
 	}
 	vips = slices.DeleteFunc(vips, func(v netip.Addr) bool { return idleVIPs[v] })

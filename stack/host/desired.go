@@ -26,7 +26,7 @@ type Desired struct {
 // A Reply names the packets that a real server of a nat service answers with.
 type Reply struct {
 	Addr  netip.Addr // RIP
-	Proto uint8      // packet.TCP, packet.UDP or packet.SCTP
+	Proto uint8      // packet.TCP, UDP or SCTP; ESP or AH with Port 0
 	Port  uint16     // 0: every port
 }
 
