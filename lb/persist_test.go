@@ -170,6 +170,10 @@ func TestPersistenceBinds(t *testing.T) {
 		{"FTP without persistence takes its port only", lb.Persistence{}, "203.0.113.10:21/tcp", []step{
 			{"198.51.100.7:1000", "203.0.113.10:21", "3"}, {"198.51.100.7:1001", "203.0.113.10:30000", "pass no_service"},
 		}},
+		{"FTP stands before the service for all ports, even where it takes its port only", lb.Persistence{}, "203.0.113.10:21/tcp 203.0.113.10:0/tcp", []step{
+			{"198.51.100.7:1000", "203.0.113.10:21", "3"}, {"198.51.100.7:1001", "203.0.113.10:1023", "2"},
+			{"198.51.100.7:1002", "203.0.113.10:30000", "pass no_service"}, {"198.51.100.7:1003", "203.0.113.10:20", "pass no_service"},
+		}},
 		{"what comes from FTP's data port is no request", everyAddress(hundred), web + "/tcp", []step{
 			{"198.51.100.7:20", web, "pass no_service"},
 		}},

@@ -124,8 +124,11 @@ func (s *snapshot) find(t *packet.Tuple) *service {
 	k := listenKey{vip: t.Dst, port: t.DstPort, proto: t.Proto, family: t.Family}
 	p := s.listens[k]
 	if p == nil {
-		if svc := s.findFTP(t); svc != nil {
-			return svc
+		if p = s.findFTP(t); p != nil {
+			if svc := p.Load(); svc.persistent != nil {
+				return svc
+			}
+			return nil // not even by the service for all ports
 		}
 		k.port = 0
 		if p = s.listens[k]; p == nil {
@@ -143,21 +146,14 @@ func (s *service) names(port uint16) bool {
 	})
 }
 
-// findFTP is the persistent service on FTP's port whose passive data connection
-// t may be, or nil. It gets the whole range (ip_vs_service_find): uvs does not
-// read which ports the real server names.
-func (s *snapshot) findFTP(t *packet.Tuple) *service {
+// findFTP is the service on FTP's port whose data connection t may be, or nil.
+// Only a persistent one can give it to the client's real server, and gets the
+// whole range (ip_vs_service_find): uvs does not read which ports that names.
+func (s *snapshot) findFTP(t *packet.Tuple) *place {
 	if len(s.ftp) == 0 || t.Proto != packet.TCP || t.DstPort != ftpData && t.DstPort < 1024 {
 		return nil
 	}
-	p := s.ftp[vipKey{t.Dst, t.Family}]
-	if p == nil {
-		return nil
-	}
-	if svc := p.Load(); svc.persistent != nil {
-		return svc
-	}
-	return nil
+	return s.ftp[vipKey{t.Dst, t.Family}]
 }
 
 func (s *snapshot) isVIP(t *packet.Tuple) bool {
