@@ -138,8 +138,8 @@ func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration)
 	}
 	if ev != eventPeek && !ev.opens(svc.policy.Sloppy) {
 		q.missNonSYN.add(1)
-		if ev == eventKeep {
-			return packet.Drop, packet.NotSYN, false // a later fragment says nothing without its first, nor does half a header
+		if ev == eventKeep && (p.Fragment().Offset == 0 || p.Tuple.Proto != packet.TCP) {
+			return packet.Drop, packet.NotSYN, false // half a header says nothing; the others of a datagram that was refused
 		}
 		v, why = q.up(p, now, packet.NotSYN) // the netstack knows what to answer
 		return v, why, false

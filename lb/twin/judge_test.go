@@ -69,6 +69,8 @@ func (m *model) judge(in *pkt, q int, got result) error {
 		return m.answer(in, q, portUnreachable, in.dst.Addr(), 0, packet.NoFlow, got.bytes).compare(got)
 	case in.isICMP() && !isError, s == nil, isError && !s.policy.ScheduleICMP:
 		return m.notBalanced(in, q, isError, got.bytes).compare(got)
+	case in.later() && k.proto == packet.TCP:
+		return m.up(in, q, false, packet.NotSYN).compare(got)
 	case in.later():
 		return dropped(packet.NotSYN).compare(got)
 	case !isError && !in.opens(s.policy.Sloppy):
