@@ -119,7 +119,7 @@ func (h *host) receive4(b []byte) {
 // martian says whether no packet may come from the address.
 func martian(a netip.Addr) bool {
 	b := a.As4()
-	return b[0] == 0 || b[0] == 127 || b[0]>>4 == 14 || a == lastOfAll
+	return a.IsUnspecified() || b[0] == 127 || b[0]>>4 == 14 || a == lastOfAll
 }
 
 func (h *host) receive6(b []byte) {

@@ -45,7 +45,11 @@ func (h *host) complain(b []byte, what complaint, word uint32) {
 	if p.six {
 		kind, proto, class, head, most = what.six, protoICMPv6, 0, 40, 1280
 	} else {
-		options = echoOptions(b[20:p.l4], src, h.now)
+		end := p.l4
+		if what == badOption {
+			end = int(word >> 24) // the one complained about was not understood, nor was any behind it
+		}
+		options = echoOptions(b[20:end], src, h.now)
 	}
 	embedded := b[:min(len(b), most-head-8-len(options))]
 	t := append([]byte{kind[0], kind[1], 0, 0, 0, 0, 0, 0}, embedded...)

@@ -96,7 +96,7 @@ func (h *host) options6(b []byte, at int) bool {
 	if at+8 > len(b) || at+8+8*int(b[at+1]) > len(b) {
 		return false
 	}
-	end := at + 8 + 8*int(b[at+1])
+	end, hop := at+8+8*int(b[at+1]), at == 40 && b[6] == protoHopByHop
 	for i := at + 2; i < end; {
 		if b[i] == 0 { // Pad1
 			i++
@@ -107,6 +107,17 @@ func (h *host) options6(b []byte, at int) bool {
 		}
 		n := 2 + int(b[i+1])
 		switch kind := b[i]; {
+		case kind == 5 && hop && n != 4: // router alert
+			return false
+		case kind == 0xc2 && hop: // jumbo payload, whose length belongs to no shorter packet
+			if n != 6 || i&3 != 2 {
+				return false
+			}
+			if binary.BigEndian.Uint32(b[i+2:]) <= 65535 {
+				i += 2
+			}
+			h.complain(b, badField, uint32(i))
+			return false
 		case kind == 1 || kind == 5: // PadN, router alert
 		case kind == 0x04 || kind == 0xc9: // tunnel limit, home address
 		case kind>>6 == 1:
