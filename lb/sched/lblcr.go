@@ -46,6 +46,9 @@ func (s *replicatedLocality) Pick(t *packet.Tuple, now time.Duration) *lb.RealSe
 	case e == nil:
 		s.addLocked(t.Dst, rs, now)
 	case !slices.ContainsFunc(e.servers, func(o *lb.RealServer) bool { return o.Endpoint == rs.Endpoint }):
+		// Where real servers come and go, the removed ones would never leave: the
+		// set must not change for a day for that.
+		e.servers = slices.DeleteFunc(e.servers, func(o *lb.RealServer) bool { return s.current(o) == nil })
 		e.servers = slices.Insert(e.servers, 0, rs)
 		e.changed = now
 	}

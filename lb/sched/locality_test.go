@@ -134,3 +134,18 @@ func TestReplicaLeaves(t *testing.T) {
 		}
 	}
 }
+
+// TestReplicasOfRemoved: where real servers come and go under addresses of their
+// own, a VIP does not remember all that it ever had.
+func TestReplicasOfRemoved(t *testing.T) {
+	set := servers(t, 50, one)
+	newScheduler := build(t, "lblcr", sched.Options{})
+	var s lb.Scheduler
+	for i := range len(set) - 1 {
+		s = newScheduler(set[i:i+2], s)
+		s.Pick(vip(0), time.Duration(i)*time.Minute)
+	}
+	if n := sched.Replicas(s, vip(0).Dst); n > 2 {
+		t.Errorf("of two real servers that there are it remembers %d", n)
+	}
+}
