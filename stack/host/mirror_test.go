@@ -152,6 +152,26 @@ func TestNeighboursThatFailAndThatAreUnused(t *testing.T) {
 	}
 }
 
+// TestHostsThatAreOnNoLinkAnyMore: they would take up the room of others.
+func TestHostsThatAreOnNoLinkAnyMore(t *testing.T) {
+	d := inNamespace(t)
+	if d == nil {
+		return
+	}
+	h := d.open(Options{})
+	m := h.mirror
+	eventually(t, "a hop", func() bool { return m.Lookup(endpoint("10.9.0.77"), 0) != nil })
+	d.run("ip addr del 10.9.0.1/24 dev eth0")
+	eventually(t, "that it is on no link", func() bool { return m.Lookup(endpoint("10.9.0.77"), 0) == nil })
+	must(t, h.Close())
+	for range idleTicks {
+		m.age()
+	}
+	if len(m.hosts) != 0 {
+		t.Errorf("they are kept for ever: %v", m.hosts)
+	}
+}
+
 func TestPaths(t *testing.T) {
 	d := inNamespace(t)
 	if d == nil {

@@ -163,22 +163,24 @@ func (m *mirror) age() {
 	t := m.ways.Load()
 	hosts := t.hosts
 	for k, e := range m.neighbours {
-		h := m.hosts[k.addr]
-		if e.Used() {
-			if e.state&netlink.NUD_STALE != 0 {
-				m.resolve(k)
-			}
-			if h != nil {
-				h.idle = 0
-			}
+		if !e.Used() {
 			continue
 		}
-		if h == nil || h.direct {
+		if e.state&netlink.NUD_STALE != 0 {
+			m.resolve(k)
+		}
+		if h := m.hosts[k.addr]; h != nil {
+			h.idle = -1 // this tick does not count
+		}
+	}
+	// Also those that have no neighbour, as they are on no link any more.
+	for a, h := range m.hosts {
+		if h.direct {
 			continue
 		}
 		if h.idle++; h.idle >= idleTicks {
-			delete(m.hosts, k.addr)
-			hosts = hosts.DeletePersist(netip.PrefixFrom(k.addr, k.addr.BitLen()))
+			delete(m.hosts, a)
+			hosts = hosts.DeletePersist(netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
 	if hosts != t.hosts {
