@@ -12,6 +12,9 @@ type embedded struct {
 	proto uint8 // its protocol
 }
 
+// hasPorts is false for ESP and AH.
+func (e *embedded) hasPorts() bool { return e.proto != ESP && e.proto != AH }
+
 // IsICMPError says whether p is an ICMP error whose Tuple comes from the
 // embedded packet. Errors about other protocols than TCP, UDP, SCTP, ESP and AH,
 // about a later fragment, or with too little of the embedded packet are none:
@@ -67,14 +70,15 @@ type ipHeader struct {
 }
 
 // readHeader reads the IP header of a packet that is cut short as often as not.
-// It says false for a later fragment too, whose payload is no header.
+// It says false for a later fragment too, whose payload is no header, and where the
+// header itself is not whole.
 func readHeader(e []byte) (h ipHeader, ok bool) {
 	switch {
 	case len(e) >= 20 && e[0]>>4 == IPv4:
 		h = ipHeader{family: IPv4, l4: int(e[0]&0x0f) * 4, proto: e[9]}
 		h.src.set4(e[12:16])
 		h.dst.set4(e[16:20])
-		return h, h.l4 >= 20 && binary.BigEndian.Uint16(e[6:8])&0x1fff == 0
+		return h, h.l4 >= 20 && h.l4 <= len(e) && binary.BigEndian.Uint16(e[6:8])&0x1fff == 0
 	case len(e) >= 40 && e[0]>>4 == IPv6:
 		x, why := walk6(e)
 		return ipHeader{Addr(e[8:24]), Addr(e[24:40]), x.l4, IPv6, x.proto}, why == OK && x.frag.Offset == 0

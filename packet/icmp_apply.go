@@ -20,7 +20,7 @@ func (p *Packet) setErrorEndpoints(src, dst *Endpoint) Reason {
 	} else {
 		setAddrs6(e, dst, src)
 	}
-	if p.inner.proto != ESP && p.inner.proto != AH {
+	if p.inner.hasPorts() {
 		setPorts(b[p.inner.l4:], dst, src)
 	}
 	p.sumICMP()

@@ -6,6 +6,9 @@ import "encoding/binary"
 // 4.2, 4.3, 5.2, 5.3): the outer header, type, code and MTU, and the header of
 // the embedded packet, which gets the mirror image of the endpoints.
 func (p *Packet) translateError(src, dst *Endpoint) Reason {
+	if !p.inner.hasPorts() {
+		return CannotTranslate // nor are the packets that it would be about
+	}
 	if p.transportSum() != 0xffff {
 		return BadICMP
 	}

@@ -39,6 +39,8 @@ func TestApplyICMPError(t *testing.T) {
 		{name: "nat: an error about a request by AH", r: natReply(vip4),
 			in:   pt.Error(host(rs4), host(client4), 3, 3, 0, pt.IP(host(client4), host(rs4), 51, []byte{6, 4, 0, 0, 0, 0, 0, 1})),
 			want: pt.Error(host(vip4), host(client4), 3, 3, 0, pt.IP(host(client4), host(vip4), 51, []byte{6, 4, 0, 0, 0, 0, 0, 1}))},
+		{name: "an error about ESP does not go to the other family", r: fullnat(lip6, rs6),
+			in: pt.Error(router4, host(vip4), 3, 4, 1400, pt.IP(host(vip4), host(client4), 50, []byte{1, 2, 3})), why: packet.CannotTranslate},
 		{name: "fullnat: the error comes from the local address", r: fullnat(lip4, rs4),
 			in:   pt.Error(router4, host(vip4), 11, 0, 0, cut(pt.TCP(vip4, client4, pt.Pad(1)), 24)),
 			want: pt.Error(host(lip4), host(rs4), 11, 0, 0, embed(pt.TCP(vip4, client4, pt.Pad(1)), pt.TCP(rs4, lip4, pt.Pad(1)), 24))},

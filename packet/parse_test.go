@@ -176,6 +176,7 @@ func TestParseICMPError(t *testing.T) {
 		{name: "an embedded packet of the other family matches nothing", in: pt.Error(router4, host(vip4), 11, 0, 0, sent6)},
 		{name: "an embedded header that is too short matches nothing", in: pt.Error(router4, host(vip4), 11, 0, 0, with(sent4, 0, 0x44))},
 		{name: "an embedded header that ends beyond the packet matches nothing", in: pt.Error(router4, host(vip4), 11, 0, 0, with(sent4, 0, 0x4f)[:40])},
+		{name: "so it does where no ports would be missed", in: pt.Error(router4, host(vip4), 11, 0, 0, with(pt.IP(host(vip4), host(client4), packet.ESP, nil), 0, 0x4f))},
 		{name: "an error in fragments matches nothing", in: pt.Fragments(pt.Error(router4, host(vip4), 11, 0, 0, sent4), 64)[0]},
 
 		{name: "IPv6 destination unreachable", in: pt.Error(router6, host(vip6), 1, 4, 0, sent6), want: tuple(packet.TCP, client6, vip6)},

@@ -23,7 +23,7 @@ func (p *Packet) ReadTunnelError() (e TunnelError, ok bool) {
 	}
 	off := p.l4 + icmpHeaderLen
 	outer, ok := readHeader(b[off:])
-	if !ok || outer.family != p.family || len(b) < off+outer.l4 {
+	if !ok || outer.family != p.family {
 		return e, false
 	}
 	e.Encap.Src, e.Encap.Dst, e.Encap.Family = outer.src, outer.dst, outer.family
