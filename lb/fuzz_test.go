@@ -26,6 +26,7 @@ var fuzzed = []director{
 	{mode: "tun", realServers: []string{rs6}, tunnel: modes.Tunnel{Fragment: true}, policy: &everyPolicy},
 	{mode: "nat", realServers: []string{mapped4, mapped6}, persistence: everyAddress(time.Second)},
 	{mode: "nat", realServers: []string{mapped4, mapped6}, persistence: lb.Persistence{Timeout: time.Second, Engine: lb.SIPEngine}},
+	{mode: "nat", realServers: []string{rip4 + ":500", "[" + rip6 + "]:500"}, port: 500},
 	{onNoServer: lb.AnswerReset},
 	{onNoServer: lb.AnswerICMP},
 }
@@ -64,6 +65,8 @@ func fuzzSeeds() [][]byte {
 		packettest.TCP(client6, web6, packettest.HopByHop, packettest.AtomicFragment, packettest.DestinationOptions),
 		packettest.TCP(client4, web4, packettest.IPOptions(1, 131, 7, 4, 1, 2, 3, 4), packettest.SYN),
 		packettest.UDP(mapped4, lip4+":5000", packettest.NoSum),
+		packettest.IP(cip4, vip4, packet.ESP, make([]byte, 16)), packettest.IP(rip6, cip6, packet.ESP, make([]byte, 16)),
+		packettest.Error("198.51.100.1", vip4, unreachable4, tooBig4, 1300, packettest.IP(vip4, cip4, packet.AH, make([]byte, 16))),
 		sip(client4, web4, "a"), sip(mapped4, client4, "b"), sip(mapped6, client6, "b"),
 		packettest.UDP(client4, web4, packettest.DF, packettest.Pad(1400)),
 		packettest.UDP(client6, web6, packettest.Pad(1400)),
@@ -109,6 +112,8 @@ func FuzzHandle(f *testing.F) {
 				handle(t, balancer, proto.open(client4, web4), 0)
 				handle(t, balancer, proto.open(client6, web6), 0)
 			}
+			handle(t, balancer, packettest.UDP(cip4+":500", vip4+":500"), 0) // whose ESP goes the same way
+			handle(t, balancer, packettest.UDP("["+cip6+"]:500", "["+vip6+"]:500"), 0)
 			for i := range 2 {
 				batch := []packet.Packet{*packettest.LoadVNet(b)}
 				p := &batch[0]
