@@ -71,6 +71,22 @@ func (t *Table) insert(f *Flow, template uint32, flags uint8, hash uint64, now u
 	return t.claimReply(f, s, gen, &reply, h)
 }
 
+// yield ends the flow of key if it is of another real server than rs: the client's
+// packets are to go to rs from now on.
+func (t *Table) yield(key *packet.Tuple, hash uint64, rs *RealServer) {
+	s := &t.shards[t.shardOf(hash)]
+	s.mu.Lock()
+	n := t.entryLocked(s, key, hash)
+	if n == 0 || t.entries.all[n].flags&flagPinned != 0 || t.servers.get(t.entries.all[n].server).Same(rs) {
+		s.mu.Unlock()
+		return
+	}
+	s.expired++
+	gone := t.removeLocked(s, n)
+	s.mu.Unlock()
+	t.removeReply(gone)
+}
+
 // allocateLocked takes an entry and room for its slot; 0 says that there is
 // none.
 func (t *Table) allocateLocked(s *shard, id uint32) uint32 {

@@ -208,6 +208,39 @@ func TestACallOfTheRealServersIsForwardedOnce(t *testing.T) {
 	}
 }
 
+// TestTheLastCallerHasTheClient has a real server of SIP call from the VIP a
+// client whose port has a flow with another one: what the client answers goes to
+// the caller, and other callers are not disturbed.
+func TestTheLastCallerHasTheClient(t *testing.T) {
+	const sip, one, two, client, other = vip4 + ":5060", rip4 + ":5060", "10.0.0.4:5060", cip4 + ":5060", "198.51.100.8:5060"
+	s := newScene(t, lb.Persistence{}, web4+"/tcp")
+	c := s.add("sip", lb.Persistence{Timeout: hundred, PrefixV4: 32, Engine: lb.SIPEngine}, sip+"/udp")
+	c.RealServers = nil
+	s.server(c, "nat", netip.MustParseAddrPort(one))
+	s.server(c, "nat", netip.MustParseAddrPort(two))
+	s.apply()
+	call := func(id string) packettest.Option {
+		return packettest.Data("INVITE sip:a@example.net SIP/2.0\r\nCall-ID: " + id + "\r\n\r\n")
+	}
+	first := s.send(packettest.UDP(client, sip, call("a")))
+	s.want("another client's call", s.send(packettest.UDP(other, sip, call("b"))), map[string]string{"3": "4", "4": "3"}[first])
+	caller, was := two, one
+	if first == "4" {
+		caller, was = one, two
+	}
+	got := handle(t, s.b, packettest.UDP(caller, client, call("c")), 0)
+	diff(t, "call", packettest.UDP(sip, client, call("c")), got.bytes)
+	s.want("the answer", s.send(packettest.UDP(client, sip, call("c"))), caller[len("10.0.0."):len("10.0.0.")+1])
+	s.want("the other client", s.send(packettest.UDP(other, sip, call("b"))), caller[len("10.0.0."):len("10.0.0.")+1])
+	got = handle(t, s.b, packettest.UDP(caller, client, packettest.Data("no call")), 0)
+	diff(t, "what follows", packettest.UDP(sip, client, packettest.Data("no call")), got.bytes)
+	got = handle(t, s.b, packettest.UDP(was, client, call("a")), 0)
+	diff(t, "the call that was there before", packettest.UDP(sip, client, call("a")), got.bytes)
+	if n := s.b.Stats().Flows.Now; n != 2+3 {
+		t.Errorf("%d flows and templates", n)
+	}
+}
+
 // TestAKeptPortOutlivesTheRealServer removes the real server of a flow to a
 // port that its persistent service does not name: packets of both directions go
 // on as before.

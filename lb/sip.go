@@ -243,7 +243,9 @@ func (q *Queue) call(s *snapshot, p *packet.Packet, now time.Duration) (packet.V
 	if c.service.policy.OnePacket {
 		table.unchoose(chosen)
 	} else {
-		if why := table.insert(f, chosen.template, 0, f.Tuple.Hash(table.seed), tick); why != packet.OK {
+		hash := f.Tuple.Hash(table.seed)
+		table.yield(&f.Tuple, hash, c.server)
+		if why := table.insert(f, chosen.template, 0, hash, tick); why != packet.OK {
 			return packet.Drop, why, true
 		}
 	}
