@@ -136,7 +136,7 @@ func (q *Queue) open(p *packet.Packet, hash uint64, ev event, now time.Duration)
 	if v, why, ok := q.unknownReply(p, now); ok {
 		return v, why, false
 	}
-	if ev != eventPeek && !ev.opens(svc.policy.Sloppy) {
+	if ev != eventPeek && !ev.opens(svc.policy.Sloppy) && !opensBehind(p, ev, svc.policy.Sloppy) {
 		q.missNonSYN.add(1)
 		if ev == eventKeep && (p.Fragment().Offset == 0 || p.Tuple.Proto != packet.TCP) {
 			return packet.Drop, packet.NotSYN, false // half a header says nothing; the others of a datagram that was refused

@@ -88,6 +88,9 @@ func TestSYNOnAnOldFlow(t *testing.T) {
 
 // TestSloppy: what opens a flow in mid-stream.
 func TestSloppy(t *testing.T) {
+	cookieAbort := packettest.SCTP(client4, web4, 10, packettest.Data("\x06\x00\x00\x04"))
+	cookieAbort[20+12+3] = 4 // the length of the first chunk
+	cookieAbort = packettest.Mend(cookieAbort)
 	tests := []struct {
 		name  string
 		in    []byte
@@ -103,6 +106,7 @@ func TestSloppy(t *testing.T) {
 		{"a RST with SYN neither", fromClient(1, packettest.Flags(packet.RST|packet.SYN)), "", packet.Pass, packet.NotSYN},
 		{"half a TCP header neither", packettest.Cut(fromClient(1, ack1), 30), "", packet.Drop, packet.NotSYN},
 		{"SCTP data", packettest.SCTP(client4, web4, 0, packettest.Pad(16)), "established", packet.Send, packet.OK},
+		{"an SCTP cookie with an ABORT behind it", cookieAbort, "closed", packet.Send, packet.OK},
 		{"SCTP abort opens nothing", packettest.SCTP(client4, web4, 6), "", packet.Pass, packet.NotSYN},
 	}
 	for _, tt := range tests {

@@ -175,6 +175,12 @@ func (e event) opens(sloppy bool) bool {
 	return sloppy && e != tcpRST && e != sctpAbort
 }
 
+// opensBehind says whether a sloppy service takes an ABORT that is not the first
+// chunk of p: what may open a flow is decided by the first (sctp_conn_schedule).
+func opensBehind(p *packet.Packet, e event, sloppy bool) bool {
+	return sloppy && e == sctpAbort && p.SCTPChunk() != chunkAbort
+}
+
 // first is the state of a flow before its first packet was looked at.
 func first(proto uint8) State {
 	switch proto {

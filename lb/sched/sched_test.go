@@ -148,6 +148,8 @@ func TestPicks(t *testing.T) {
 			configs: []string{"A=1 B=2 C=4", "A=1 B=2 C=4"}, want: "CBACC CBCBACCCB"},
 		{name: "wrr: a changed weight starts at the head with the same threshold", scheduler: "wrr",
 			configs: []string{"A=1 B=2 C=4", "A=1 B=3 C=4"}, want: "CBACC CBCBCBAC"},
+		{name: "wrr: so does a changed threshold of flows", scheduler: "wrr",
+			configs: []string{"A=1 B=1 C=1", "A=1 B=1<99 C=1"}, want: "CB CBAC"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

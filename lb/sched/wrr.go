@@ -38,7 +38,7 @@ func newWeightedRoundRobin(_ *settings, set []*lb.RealServer, before lb.Schedule
 	case *weightedRoundRobin:
 		was.mu.Lock()
 		s.threshold = was.threshold
-		if slices.EqualFunc(set, was.set, sameWeight) {
+		if slices.EqualFunc(set, was.set, unedited) {
 			s.last = was.last
 		}
 		was.mu.Unlock()
@@ -51,7 +51,11 @@ func newWeightedRoundRobin(_ *settings, set []*lb.RealServer, before lb.Schedule
 	return s
 }
 
-func sameWeight(a, b *lb.RealServer) bool { return a.Same(b) && a.Weight == b.Weight }
+// unedited says whether nothing was changed for which a kernel's list would have
+// had an edit, after which its wrr starts at the head.
+func unedited(a, b *lb.RealServer) bool {
+	return a.Same(b) && a.Weight == b.Weight && a.MaxFlows == b.MaxFlows && a.MinFlows == b.MinFlows
+}
 
 // fit fits the thresholds to a set with a greatest common divisor and heaviest
 // of its weights (ip_vs_wrr_dest_changed). For an unchanged set it changes
