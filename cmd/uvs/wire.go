@@ -239,24 +239,26 @@ func (d *director) run(ctx context.Context, leave, hup <-chan os.Signal, load fu
 	return d.close()
 }
 
-// followRoutes keeps the path MTUs as the host's routes have them.
+// followRoutes keeps the path MTUs as the host's routes have them. What changed
+// since they were first read, nobody has told.
 func (d *director) followRoutes(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
-	d.host.OnChange(func() {
+	tell := func() {
 		if d.lane != nil {
 			d.lane.routesChanged()
 		}
 		signalOne(changed)
-	})
+	}
+	d.host.OnChange(tell)
+	tell()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-			d.mu.Lock()
-			servers := d.plan.servers
-			d.mu.Unlock()
-			d.setPathMTUs(servers)
+			d.applying.Lock()
+			d.setPathMTUs(d.applied.servers)
+			d.applying.Unlock()
 		}
 	}
 }
