@@ -62,13 +62,14 @@ func (b *Balancer) Apply(c Config) error {
 		}
 	}
 	next.findCallers()
-	carries := maps.EqualFunc(b.byName, byName, (*service).carriesAs)
+	// What outlived its service under another policy may have changed too.
+	carries := c.Gone == nil && maps.EqualFunc(b.byName, byName, (*service).carriesAs)
 	b.byName = byName
 	for k := range next.vips {
 		next.served[familyIndex(k.family)] = true
 	}
 	for name, a := range b.accounts {
-		a.settle(byName[name], next.served, byID)
+		a.settle(byName[name], c.Gone, next.served, byID)
 		b.noteLeaving(a)
 	}
 	b.servers.byID.Store(&byID) // before the services that pick from it
@@ -105,7 +106,7 @@ func (b *Balancer) UpdateService(c ServiceConfig) error {
 	byID := slices.Clone(*b.servers.byID.Load())
 	s := b.buildService(&c, &byID)
 	b.byName[c.Name] = s
-	b.accounts[c.Name].settle(s, b.state.Load().served, byID)
+	b.accounts[c.Name].settle(s, nil, b.state.Load().served, byID)
 	b.noteLeaving(b.accounts[c.Name])
 	b.servers.byID.Store(&byID) // before the service that picks from it
 	for k := range c.Listens[0].keys {
@@ -164,7 +165,7 @@ func (b *Balancer) buildService(c *ServiceConfig, byID *[]*RealServer) *service 
 		onNoServer: c.OnNoServer,
 		lifetimes:  c.Timeouts.lifetimes(),
 		policy:     c.Policy,
-		keepTrails: c.Policy.ResetExpired || c.Policy.Removed == RemovedReset,
+		keepTrails: c.Policy.mayReset(),
 	}
 	s.persistent = newPersistent(c.Persistence, a.id)
 	before := b.byName[c.Name]

@@ -17,6 +17,11 @@ type Config struct {
 	// Locals are the FullNAT addresses (LIP) in use. A packet to one of them
 	// that no flow has is refused here instead of going up to the VIPs' netstack.
 	Locals []netip.Prefix
+
+	// Gone is the Policy of services that an earlier Config had, for the flows
+	// that they left: IPVS has one for all, of what its sysctls say now. Nil:
+	// each keeps the last that it had.
+	Gone *Policy
 }
 
 // A ServiceConfig describes one service. The services of a Config have
@@ -112,6 +117,9 @@ func protoName(p uint8) string {
 // check finds every fault of c that Apply could not live with.
 func (c *Config) check() error {
 	var errs []error
+	if c.Gone != nil {
+		errs = append(errs, c.Gone.check())
+	}
 	names := map[string]bool{}
 	listens := map[listenKey]string{}
 	for i := range c.Services {

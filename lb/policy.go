@@ -124,6 +124,10 @@ func IPVSPolicy() Policy { return Policy{Reuse: ReuseClosed, Removed: RemovedKee
 // maxMSS is the largest MSS that a TCP option can hold.
 const maxMSS = 1<<16 - 1
 
+// mayReset says whether connections may be ended by a reset of which the next
+// sequence numbers must be known, see reset.go.
+func (p *Policy) mayReset() bool { return p.ResetExpired || p.Removed == RemovedReset }
+
 // check says what is out of range.
 func (p *Policy) check() error {
 	switch {

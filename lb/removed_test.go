@@ -103,6 +103,10 @@ func TestRemovedService(t *testing.T) {
 			{note: "data", at: 10 * s, edit: other, in: fromClient(1, ack1), why: packet.ServerRemoved},
 			{note: "reply", at: 20 * s, in: fromServer(rs2, 1), want: toClient(1), flows: "1>10.0.0.2 established 900"},
 		}},
+		{"what holds for all that are gone counts for its flows, also later", nat, []step{
+			{note: "data", at: 10 * s, edit: other, in: fromClient(1, ack1), why: packet.ServerRemoved, flows: "1>10.0.0.2 established 890"},
+			{note: "the end", at: 20 * s, edit: func(c *lb.Config) { c.Gone = &lb.Policy{Removed: lb.RemovedReschedule} }, flows: "none"},
+		}},
 		{"reschedule: its flows end", forget, []step{
 			{note: "data", edit: none, in: fromClient(1, ack1), what: packet.Return, flows: "none"},
 			{note: "data", edit: back(forget), in: fromClient(1, ack1), what: packet.Pass, why: packet.NotSYN},

@@ -25,6 +25,16 @@ type service struct {
 	v4, v6     Scheduler                       // over the real servers that can take clients of the family; nil: none
 }
 
+// under is s with another policy, or with its own where p is nil.
+func (s *service) under(p *Policy) *service {
+	if p == nil || s.policy == *p {
+		return s
+	}
+	next := *s
+	next.policy, next.keepTrails = *p, p.mayReset()
+	return &next
+}
+
 // pick chooses the real server for a new flow.
 func (s *service) pick(t *packet.Tuple, now time.Duration) *RealServer {
 	sched := s.v4

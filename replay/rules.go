@@ -54,7 +54,8 @@ func (d *Director) do(c *compat.Command) error {
 
 // apply gives the balancer the table as a whole.
 func (d *Director) apply() error {
-	var c lb.Config
+	gone := d.policy(&compat.Service{})
+	c := lb.Config{Gone: &gone}
 	for _, s := range d.table.Services {
 		if s.Mark != 0 && len(d.marked[s.Key]) == 0 {
 			continue // no packet has the mark
