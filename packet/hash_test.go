@@ -3,6 +3,7 @@ package packet_test
 import (
 	"math/bits"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/uvs-project/uvs/packet"
@@ -79,5 +80,45 @@ func BenchmarkHash(b *testing.B) {
 	var h uint64
 	for b.Loop() {
 		h += tu.Hash(h)
+	}
+}
+
+// TestHashSpreadsWithEverySeed: whatever part of a tuple differs and whichever bits of the
+// hash are taken, 40 000 tuples fall on as many of 65 536 places as if drawn by lot,
+// with every seed.
+func TestHashSpreadsWithEverySeed(t *testing.T) {
+	const tuples, byLot, tolerance = 40_000, 29_938, 500 // 65536 (1 - exp(-40000/65536)), and more than five deviations
+	base := packet.Tuple{SrcPort: 4000, DstPort: 80, Proto: packet.TCP, Family: packet.IPv4}
+	base.Src, _ = packet.AddrFrom(netip.MustParseAddr("198.51.100.7"))
+	base.Dst, _ = packet.AddrFrom(netip.MustParseAddr("203.0.113.10"))
+	seeds := rand.New(rand.NewPCG(1, 2))
+	for _, part := range []struct {
+		name string
+		set  func(*packet.Tuple, int)
+	}{
+		{"the source port", func(u *packet.Tuple, i int) { u.SrcPort = uint16(i) }},
+		{"the destination port", func(u *packet.Tuple, i int) { u.DstPort = uint16(i) }},
+		{"the source address", func(u *packet.Tuple, i int) { u.Src[2], u.Src[3] = byte(i>>8), byte(i) }},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			for range 20 {
+				seed := seeds.Uint64()
+				for _, shift := range []int{0, 16, 24, 40, 48} {
+					var taken [1 << 16]bool
+					places := 0
+					for i := range tuples {
+						u := base
+						part.set(&u, i)
+						if at := uint16(u.Hash(seed) >> shift); !taken[at] {
+							taken[at] = true
+							places++
+						}
+					}
+					if places < byLot-tolerance || places > byLot+tolerance {
+						t.Errorf("seed %#x, bits from %d: %d places, want about %d", seed, shift, places, byLot)
+					}
+				}
+			}
+		})
 	}
 }
